@@ -1,0 +1,144 @@
+//! Facts: what a node is, read without changing anything.
+//!
+//! A field that could not be read is [`Known::Unknown`] with the reason, which is never the same as
+//! absent: a check over it is `unknown`, and unknown never counts as passed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+/// A value, or why it could not be looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Known<T> {
+    /// Read.
+    Known(T),
+    /// Could not look, and why.
+    Unknown(String),
+}
+
+impl<T> Known<T> {
+    /// The value, if it was read.
+    pub fn value(&self) -> Option<&T> {
+        match self {
+            Self::Known(value) => Some(value),
+            Self::Unknown(_) => None,
+        }
+    }
+}
+
+/// cgroup hierarchy in force; decides the cgroup driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum CgroupVersion {
+    /// Legacy or hybrid: driver `cgroupfs`.
+    V1,
+    /// Unified: driver `systemd`.
+    V2,
+}
+
+/// A mounted file system that an install writes to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileSystem {
+    /// Mount point.
+    pub mount_point: String,
+    /// Type (`ext4`, `overlay`).
+    pub kind: String,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// Free for root, bytes.
+    pub free_bytes: u64,
+    /// Free inodes; 0 where the file system does not count them (btrfs).
+    pub free_inodes: u64,
+    /// Mount options that matter (`ro`, `noexec`).
+    pub options: BTreeSet<String>,
+}
+
+/// An address on a link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Address {
+    /// Link name.
+    pub link: String,
+    /// Address with prefix length (`10.66.0.11/24`).
+    pub address: String,
+    /// Link MTU.
+    pub mtu: u32,
+    /// Link MAC.
+    pub mac: String,
+}
+
+/// Things on the host that would fight with what kdc installs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Foreign {
+    /// What it is (`containerd`, `docker`, `kubelet`, `k3s`, `etcd`).
+    pub what: String,
+    /// Where it was seen (`unit containerd.service active`, `/usr/bin/containerd`).
+    pub evidence: String,
+}
+
+/// Who an agent found in charge of this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ownership {
+    /// Cluster name in the receipt, if this node is part of one.
+    pub cluster: Option<String>,
+    /// Runs whose changes are in force, oldest first.
+    pub runs: Vec<String>,
+}
+
+/// Everything `check` and `plan` judge by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Facts {
+    /// Version of the agent that looked.
+    pub agent_version: String,
+    /// `uname -n`.
+    pub hostname: String,
+    /// `/etc/machine-id`.
+    pub machine_id: Known<String>,
+    /// `linux/amd64`.
+    pub platform: String,
+    /// `ID` and `VERSION_ID` of os-release (`debian 12`).
+    pub os: Known<String>,
+    /// `uname -r`.
+    pub kernel: String,
+    /// systemd is PID 1, and its version.
+    pub systemd: Known<String>,
+    /// cgroup hierarchy.
+    pub cgroup: Known<CgroupVersion>,
+    /// Logical CPUs usable.
+    pub cpus: u32,
+    /// Memory in bytes.
+    pub memory_bytes: Known<u64>,
+    /// Active swap devices and files with their sizes in bytes.
+    pub swap: Known<BTreeMap<String, u64>>,
+    /// File systems holding `/`, `/var/lib`, `/tmp`, `/run` and their kin.
+    pub file_systems: Known<Vec<FileSystem>>,
+    /// Addresses on all links but loopback.
+    pub addresses: Known<Vec<Address>>,
+    /// Links with a default route (IPv4).
+    pub default_routes: Known<Vec<String>>,
+    /// TCP and UDP ports something listens on (`6443/tcp`).
+    pub listening: Known<BTreeSet<String>>,
+    /// Loaded or built-in kernel modules out of those kdc cares about.
+    pub modules: Known<BTreeSet<String>>,
+    /// Values of the sysctls kdc cares about.
+    pub sysctls: Known<BTreeMap<String, String>>,
+    /// Installed packages with version, as the package manager prints them.
+    pub packages: Known<BTreeMap<String, String>>,
+    /// Foreign container or Kubernetes software that is not ours by receipt.
+    pub foreign: Known<Vec<Foreign>>,
+    /// Programs found on PATH out of those kdc cares about (`iptables`, `conntrack`).
+    pub programs: BTreeMap<String, String>,
+    /// Wall clock as milliseconds since the epoch, at the moment of the answer.
+    pub clock_unix_ms: u64,
+    /// Effective capabilities include `CAP_SYS_RESOURCE` (not so in some containers).
+    pub cap_sys_resource: Known<bool>,
+    /// `/proc/sys/net/netfilter/nf_conntrack_max` can be written (not so in a network namespace).
+    pub conntrack_max_writable: Known<bool>,
+    /// What kdc itself holds here.
+    pub ownership: Ownership,
+}

@@ -1,0 +1,2 @@
+//! `kdc-agent`.
+fn main() {}

@@ -1,0 +1,405 @@
+//! The wire: length-framed JSON between installer and agent over one SSH channel's stdio.
+//!
+//! A frame is a big-endian `u32` length and that many bytes of JSON, at most [`MAX_FRAME_BYTES`].
+//! First the agent sends [`Hello`]; then the installer sends [`Request`]s with ids of its own
+//! choosing and the agent answers each with one [`Reply`], in any order, with [`Event`]s between.
+//! Bulk bytes never go through here: pieces travel on a second channel (`kdc-agent receive`).
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    facts::Facts,
+    step::{NodePlan, PlannedStep},
+};
+
+/// Largest frame either side accepts.
+pub const MAX_FRAME_BYTES: u32 = 96 * 1024 * 1024;
+
+/// Oldest and newest protocol this build speaks.
+pub const PROTOCOL: (u32, u32) = (1, 1);
+
+/// First frame, agent to installer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hello {
+    /// Oldest protocol the agent speaks.
+    pub oldest: u32,
+    /// Newest protocol the agent speaks.
+    pub newest: u32,
+    /// Agent version, for people.
+    pub agent_version: String,
+    /// True when the agent runs as root.
+    pub root: bool,
+}
+
+/// A text that never shows: `Debug` prints `****`. On the wire it is the text itself.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SecretText(String);
+
+impl SecretText {
+    /// Wrap a secret.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The secret itself: only for the place that must use it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for SecretText {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("****")
+    }
+}
+
+/// Installer to agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Request {
+    /// Chosen by the installer, returned in the [`Reply`].
+    pub id: u64,
+    /// What is asked.
+    #[serde(flatten)]
+    pub body: RequestBody,
+}
+
+/// What an installer can ask of an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum RequestBody {
+    /// Read every fact. Changes nothing.
+    Facts,
+    /// For each step: is it as wanted now? Changes nothing.
+    Survey {
+        /// Steps to judge.
+        steps: Vec<PlannedStep>,
+    },
+    /// Take the hold on this node (a file under `/run/kdc`, freed when the session ends). Refused,
+    /// naming the holder, while another live session has it.
+    Hold {
+        /// Who asks, for people (`ops@laptop pid 4711`).
+        holder: String,
+        /// Which cluster.
+        cluster: String,
+    },
+    /// Hand over the signed index and the keys to trust. The agent verifies before it stores.
+    OfferIndex {
+        /// The index, byte for byte as signed.
+        index: String,
+        /// The minisign signature, byte for byte.
+        signature: String,
+        /// Public keys (minisign base64 line) the operator trusts.
+        keys: Vec<String>,
+    },
+    /// Which pieces of these blobs are not in the store yet?
+    Missing {
+        /// Blob digests.
+        blobs: Vec<kdc_bundles::index::Digest>,
+    },
+    /// Start (or resume) the run of this plan as a unit of its own. Answers once it is started.
+    StartRun {
+        /// Run id chosen by the installer (`2026-11-23-1-…`); an unfinished run of an equal plan
+        /// is resumed under its own id instead.
+        run: String,
+        /// The plan.
+        plan: NodePlan,
+    },
+    /// Stream the run's events after this sequence number until the run ends.
+    Attach {
+        /// Run id.
+        run: String,
+        /// Last sequence number already seen; 0 for all.
+        after: u64,
+    },
+    /// Hand a value to a waiting run. Kept in memory-backed files only root reads.
+    Provide {
+        /// Run id.
+        run: String,
+        /// Name of the value.
+        name: String,
+        /// The value.
+        value: SecretText,
+    },
+    /// Make join credentials on a control-plane node.
+    MintJoin {
+        /// How long they are good for.
+        ttl_secs: u64,
+    },
+    /// List the runs of this node.
+    Runs,
+    /// Undo everything in force on this node, newest first, as a unit of its own. Answers with the
+    /// run id to attach to.
+    Undo,
+    /// After a finished undo: remove kdc's own files from the node and end.
+    Depart,
+    /// The admin kubeconfig of a control-plane node.
+    Kubeconfig,
+    /// Prove the cluster from inside: a pod on each node reaches a pod on every other node, and a
+    /// Service by name. Cleans up after itself.
+    Accept {
+        /// Image for the test pods, present on every node.
+        image: String,
+        /// Nodes that must take part.
+        nodes: Vec<String>,
+        /// Give up after this long.
+        timeout_secs: u64,
+    },
+}
+
+/// Agent to installer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "message", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Message {
+    /// The answer to one request; the last message about it.
+    Reply {
+        /// The request's id.
+        id: u64,
+        /// The answer.
+        result: Result<Reply, Failure>,
+    },
+    /// Something happened in a run or in a long request.
+    Event(Event),
+}
+
+/// A request that failed, in words an operator can act on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "camelCase")]
+#[error("{message}")]
+pub struct Failure {
+    /// Stable code (`AGENT-012`), listed in `docs/errors.md`.
+    pub code: String,
+    /// What happened.
+    pub message: String,
+    /// The next thing to try.
+    pub hint: Option<String>,
+}
+
+/// Answers, one kind per request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Reply {
+    /// To `Facts`.
+    Facts(Box<Facts>),
+    /// To `Survey`, in the order asked.
+    Survey {
+        /// One answer a step.
+        steps: Vec<Surveyed>,
+    },
+    /// To `Missing`.
+    Missing {
+        /// Per blob: indexes of missing pieces. Complete blobs are left out.
+        blobs: Vec<MissingPieces>,
+    },
+    /// To `StartRun` and `Undo`.
+    Started {
+        /// The run to attach to.
+        run: String,
+        /// An unfinished run of the same plan was taken up.
+        resumed: bool,
+    },
+    /// To `Attach`: the run ended.
+    Ended {
+        /// How.
+        outcome: Outcome,
+    },
+    /// To `MintJoin`: JSON of [`JoinCredentials`].
+    Join {
+        /// For the joining node only.
+        credentials: SecretText,
+    },
+    /// To `Runs`.
+    Runs {
+        /// Oldest first.
+        runs: Vec<RunSummary>,
+    },
+    /// To `Kubeconfig`.
+    Kubeconfig {
+        /// The file.
+        content: SecretText,
+    },
+    /// To `Accept`.
+    Accepted {
+        /// What was proved, one line each, in order.
+        proofs: Vec<Proof>,
+    },
+    /// Done, nothing to say.
+    Done,
+}
+
+/// What a joining node needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JoinCredentials {
+    /// `host:port` of the API server.
+    pub endpoint: String,
+    /// Bootstrap token.
+    pub token: SecretText,
+    /// `sha256:…` of the CA's public key.
+    pub ca_cert_hash: String,
+}
+
+/// How a step stands on the node now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Surveyed {
+    /// Step id.
+    pub id: String,
+    /// As wanted.
+    pub satisfied: bool,
+    /// What would change, in words; or why the node could not tell (then not satisfied).
+    pub detail: String,
+}
+
+/// The last word of `kdc-agent receive` on a bulk channel, as one frame.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Received {
+    /// Pieces proved and stored.
+    pub pieces: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Why it stopped early, if it did.
+    pub failure: Option<Failure>,
+}
+
+/// Pieces of one blob that the store lacks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MissingPieces {
+    /// The blob.
+    pub blob: kdc_bundles::index::Digest,
+    /// Ranges of piece indexes, start inclusive, end exclusive.
+    pub ranges: Vec<(u32, u32)>,
+}
+
+/// One thing acceptance proved, or did not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Proof {
+    /// What was tried (`pod on w1 reaches pod on cp1`).
+    pub claim: String,
+    /// It held.
+    pub holds: bool,
+    /// Evidence, or what went wrong.
+    pub detail: String,
+}
+
+/// How a run ended, or where it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Outcome {
+    /// Every step is done or was found as wanted.
+    Finished {
+        /// Steps that changed something.
+        changed: u32,
+        /// Steps found as wanted.
+        found: u32,
+    },
+    /// A step failed; the journal has everything undo and resume need.
+    Failed {
+        /// Step id.
+        step: String,
+        /// Why, in words.
+        failure: Failure,
+    },
+    /// Everything in force was undone.
+    Undone {
+        /// Steps taken back.
+        steps: u32,
+    },
+    /// The run's process ended without saying so (power cut, kill): resume it.
+    Interrupted,
+    /// Still going, or waiting for the value named.
+    Running {
+        /// The value it waits for.
+        awaits: Option<String>,
+    },
+}
+
+/// A run in a listing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunSummary {
+    /// Run id.
+    pub run: String,
+    /// Cluster it belongs to.
+    pub cluster: String,
+    /// Digest of the plan.
+    pub plan: kdc_bundles::index::Digest,
+    /// Where it stands.
+    pub outcome: Outcome,
+    /// Changes of this run are in force.
+    pub in_force: bool,
+}
+
+/// Something that happened in a run, replayable from any sequence number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    /// Run id (or the request's name for long requests).
+    pub run: String,
+    /// Journal sequence number; 0 for progress that is not in the journal.
+    pub seq: u64,
+    /// Milliseconds since the epoch.
+    pub at_unix_ms: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub body: EventBody,
+}
+
+/// What can happen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum EventBody {
+    /// The run waits for a value before this step.
+    Awaiting {
+        /// Step id.
+        step: String,
+        /// Value name.
+        value: String,
+    },
+    /// The step was as wanted before we came.
+    Found {
+        /// Step id.
+        step: String,
+    },
+    /// Before-state is on disk; the step starts to change things.
+    Begun {
+        /// Step id.
+        step: String,
+    },
+    /// The step is done.
+    Done {
+        /// Step id.
+        step: String,
+    },
+    /// The step was taken back.
+    Undone {
+        /// Step id.
+        step: String,
+    },
+    /// The step failed.
+    StepFailed {
+        /// Step id.
+        step: String,
+        /// Why.
+        failure: Failure,
+    },
+    /// A line worth showing (what a wait sees, what kubeadm is doing).
+    Note {
+        /// Step id.
+        step: String,
+        /// The line, secrets masked.
+        text: String,
+    },
+    /// The run ended.
+    Ended {
+        /// How.
+        outcome: Outcome,
+    },
+}

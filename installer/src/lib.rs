@@ -1,0 +1,1 @@
+//! The operator's command: read, ask, show; plan; drive many nodes over SSH.

@@ -1,0 +1,2 @@
+//! `kdc-install`.
+fn main() {}

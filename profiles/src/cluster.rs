@@ -1,0 +1,102 @@
+//! The cluster file (`kind: Cluster`), as proved: every value is usable, defaults are filled in.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// What a node does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Runs the API server, etcd and the controllers.
+    ControlPlane,
+    /// Runs workloads.
+    Worker,
+}
+
+/// How to reach a node over SSH. Absent values fall back to `~/.ssh/config`, then to defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Ssh {
+    /// Login name (default `root`).
+    pub user: Option<String>,
+    /// Port (default 22).
+    pub port: Option<u16>,
+    /// Pinned host key: `SHA256:…` fingerprint, or a whole public key line.
+    pub host_key: Option<String>,
+    /// One jump host: `[user@]host[:port]`.
+    pub jump: Option<String>,
+    /// Pinned host key of the jump host.
+    pub jump_host_key: Option<String>,
+    /// Private key file.
+    pub identity: Option<PathBuf>,
+    /// known_hosts file to trust (hashed names and `@cert-authority` lines included).
+    pub known_hosts: Option<PathBuf>,
+}
+
+/// One server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Node {
+    /// Name in Kubernetes; a DNS label.
+    pub name: String,
+    /// What it does.
+    pub role: Role,
+    /// Address other nodes reach it by, and SSH too unless `~/.ssh/config` says otherwise.
+    pub address: IpAddr,
+    /// SSH settings of this node, over those of the whole file.
+    #[serde(default)]
+    pub ssh: Ssh,
+    /// Kubernetes labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Kubernetes taints, `key=value:Effect`.
+    #[serde(default)]
+    pub taints: Vec<String>,
+}
+
+/// Cluster network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Network {
+    /// Range for pods.
+    pub pod_cidr: String,
+    /// Range for Services.
+    pub service_cidr: String,
+    /// Pod network: `host-routes`.
+    pub cni: String,
+    /// `host:port` clients use; default is the first control plane's address and 6443.
+    pub control_plane_endpoint: String,
+    /// Cluster DNS domain.
+    pub cluster_domain: String,
+}
+
+/// What kdc may do to a host that it would otherwise refuse.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Settings {
+    /// Turn swap off (undone by `undo`); without it, swap on is a refusal.
+    pub disable_swap: bool,
+    /// Nodes worked on at once (default 50).
+    pub parallel: u16,
+}
+
+/// A proved cluster file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Cluster {
+    /// `metadata.name`.
+    pub name: String,
+    /// Shipped profile name or path of a profile file.
+    pub profile: String,
+    /// `kubeadm`.
+    pub distribution: String,
+    /// Nodes in the file's order.
+    pub nodes: Vec<Node>,
+    /// SSH settings for every node.
+    pub ssh: Ssh,
+    /// Network.
+    pub network: Network,
+    /// Settings.
+    pub settings: Settings,
+}
