@@ -1,0 +1,45 @@
+# Two commands matter: `make demo` and `make test`. Both want root (they boot servers in namespaces)
+# and install what they need on a fresh Debian 12.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+CARGO_TEST := cargo test --quiet
+LAB ?= demo
+SERVERS ?= 3
+
+.PHONY: help setup build demo test test-deep lint bench lab-up lab-down clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: ## Install what the build, the lab and the tests need (Debian 12, root)
+	@tests/setup.sh
+
+build: setup ## Build kdc-install and kdc-agent for release
+	@cargo build --release -p kdc-install -p kdc-agent
+
+demo: build ## A real three-node cluster on lab servers, from one signed bundle (KEEP=1 keeps it)
+	@tests/demo.sh
+
+test: setup lint ## Every test that CI runs
+	@tests/test.sh
+
+test-deep: setup ## The long tests as a whole (hours)
+	@tests/test-deep.sh
+
+lint: setup ## Format, clippy, house rules
+	@cargo fmt --all --check
+	@cargo clippy --quiet --workspace --all-targets -- -D warnings
+
+bench: build ## Speed, as ratios against named peers in the same run
+	@tests/bench.sh
+
+lab-up: build ## Boot SERVERS lab servers named LAB and leave them running
+	@cargo run --quiet --release -p kdc-tests --bin kdc-lab -- up --name $(LAB) --servers $(SERVERS)
+
+lab-down: ## Take the lab LAB away
+	@cargo run --quiet --release -p kdc-tests --bin kdc-lab -- down --name $(LAB)
+
+clean: ## Remove build output (the cache under ~/.cache/kdc stays)
+	@cargo clean
