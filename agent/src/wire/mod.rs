@@ -5,6 +5,9 @@
 //! choosing and the agent answers each with one [`Reply`], in any order, with [`Event`]s between.
 //! Bulk bytes never go through here: pieces travel on a second channel (`kdc-agent receive`).
 
+pub mod frame;
+pub mod piece;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
