@@ -1,17 +1,74 @@
 //! The cluster file (`kind: Cluster`), as proved: every value is usable, defaults are filled in.
+//!
+//! ```
+//! let text = kdc_profiles::cluster::template(&kdc_profiles::cluster::Template {
+//!     name: "demo".to_owned(),
+//!     profile: "single".to_owned(),
+//!     nodes: vec![kdc_profiles::cluster::TemplateNode::new("cp1", "10.0.0.11".parse().unwrap())],
+//! });
+//! let cluster = kdc_profiles::cluster::parse(&text, "cluster.yaml").unwrap();
+//! assert_eq!(cluster.network.control_plane_endpoint, "10.0.0.11:6443");
+//!
+//! let problems = kdc_profiles::cluster::parse("kind: Clutser", "cluster.yaml").unwrap_err();
+//! assert!(problems.to_string().contains("cluster.yaml:1: kind"));
+//! ```
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+mod nodes;
+mod parts;
+mod read;
+mod schema;
+mod starter;
+
+pub(crate) use nodes::read_optional;
+pub use read::{CNIS, DISTRIBUTIONS, load, parse};
+pub(crate) use read::{read_head, read_head_open, read_metadata_name};
+pub use schema::json_schema;
+pub use starter::{Template, TemplateNode, template};
+
+/// `apiVersion` of every file an operator writes.
+pub const API_VERSION: &str = "kdc.dev/v1";
+
+/// Prefix length of the range each node gets out of the pod range.
+pub const NODE_POD_PREFIX: u8 = 24;
+
+/// Most nodes in one file.
+pub const MAX_NODES: usize = 5000;
+
 /// What a node does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// Runs the API server, etcd and the controllers.
     ControlPlane,
     /// Runs workloads.
     Worker,
+}
+
+impl Role {
+    /// The word for it in files, plans and bundles.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ControlPlane => "control-plane",
+            Self::Worker => "worker",
+        }
+    }
 }
 
 /// How to reach a node over SSH. Absent values fall back to `~/.ssh/config`, then to defaults.

@@ -8,6 +8,11 @@
 //! | **definition** | the short file a bundle is built from |
 //! | **problem** | one mistake in one of these files: line, field, and what would be right |
 
+pub mod cidr;
 pub mod cluster;
 pub mod definition;
+pub mod fields;
+pub mod problem;
 pub mod profile;
+pub mod template;
+pub mod yaml;

@@ -1,10 +1,19 @@
 //! Profiles: what a cluster is made of, as data (`profiles/*.yaml`, embedded in the binary).
+//!
+//! ```
+//! let profile = kdc_profiles::profile::shipped("single").unwrap();
+//! assert!(profile.schedulable_control_plane);
+//! ```
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Role;
+
+mod read;
+
+pub use read::{SHIPPED, is_path, load, parse, shipped};
 
 /// How many nodes of a role a profile takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

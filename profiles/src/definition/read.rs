@@ -1,0 +1,274 @@
+//! From a definition's text to a proved [`BundleDefinition`].
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use super::{ArtifactDefinition, BundleDefinition, Source};
+use crate::{
+    cluster::{read_head_open, read_metadata_name, read_optional},
+    fields::{Fields, Place},
+    problem::{LoadError, Problems, read_bounded},
+    yaml,
+};
+
+const KINDS: &[(&str, &str)] = &[
+    ("binary", "binary"),
+    ("image", "image"),
+    ("chart", "chart"),
+    ("package", "package"),
+    ("file", "file"),
+    ("agent", "agent"),
+];
+
+const NODE_ROLES: &[(&str, &str)] = &[("control-plane", "control-plane"), ("worker", "worker")];
+
+/// Read and prove a definition.
+///
+/// # Errors
+/// When the file can't be read, or with every mistake in it.
+pub fn load(path: &Path) -> Result<BundleDefinition, LoadError> {
+    let text = read_bounded(path)?;
+    parse(&text, &path.display().to_string()).map_err(LoadError::Invalid)
+}
+
+/// Prove a definition's text.
+///
+/// # Errors
+/// Every mistake in the text, each with line, field and what would be right.
+pub fn parse(text: &str, file_name: &str) -> Result<BundleDefinition, Problems> {
+    let mut problems = Problems::new(file_name);
+    let tree = yaml::parse(text, &mut problems);
+    let definition = tree.and_then(|tree| read_file(&Place::root(&tree), &mut problems));
+    problems.finish(definition)
+}
+
+fn read_file(root: &Place<'_>, problems: &mut Problems) -> Option<BundleDefinition> {
+    let mut file = root.fields(problems)?;
+    let metadata = read_head_open(&mut file, "BundleDefinition", problems);
+    let (mut name, mut version) = (None, None);
+    if let Some(mut metadata) = metadata {
+        name = read_metadata_name(&mut metadata, problems);
+        version = required_text(&mut metadata, "version", "the bundle's version", problems);
+        metadata.finish(problems);
+    }
+    let parameters =
+        read_optional(file.optional("parameters"), problems, |place, p| place.text_map(p));
+    let artifacts = file
+        .required(problems, "artifacts", "a list of artifacts")
+        .and_then(|place| read_artifacts(&place, problems));
+    file.finish(problems);
+    Some(BundleDefinition {
+        name: name?,
+        version: version?,
+        parameters: parameters?,
+        artifacts: artifacts?,
+    })
+}
+
+fn required_text(
+    fields: &mut Fields<'_>,
+    name: &'static str,
+    expected: &str,
+    problems: &mut Problems,
+) -> Option<String> {
+    let place = fields.required(problems, name, expected)?;
+    let text = place.text(problems)?;
+    if text.is_empty() {
+        place.wrong(problems, "this is empty", expected);
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// `Some(None)` when it is absent, `None` when it is there and wrong.
+fn optional_text(
+    fields: &mut Fields<'_>,
+    name: &'static str,
+    problems: &mut Problems,
+) -> Option<Option<String>> {
+    match fields.optional(name) {
+        Some(place) => place.text(problems).map(|text| Some(text.to_owned())),
+        None => Some(None),
+    }
+}
+
+fn read_artifacts(place: &Place<'_>, problems: &mut Problems) -> Option<Vec<ArtifactDefinition>> {
+    let places = place.list(problems)?;
+    let mut seen = BTreeSet::new();
+    let mut artifacts = Vec::with_capacity(places.len());
+    for place in &places {
+        let Some(artifact) = read_artifact(place, problems) else { continue };
+        let id = (artifact.kind.clone(), artifact.name.clone(), artifact.platform.clone());
+        if !seen.insert(id) {
+            let what = format!("{} `{}` stands here a second time", artifact.kind, artifact.name);
+            place.wrong(problems, what, "each kind, name and platform once");
+        }
+        artifacts.push(artifact);
+    }
+    (artifacts.len() == places.len()).then_some(artifacts)
+}
+
+fn read_artifact(place: &Place<'_>, problems: &mut Problems) -> Option<ArtifactDefinition> {
+    let mut fields = place.fields(problems)?;
+    let name =
+        required_text(&mut fields, "name", "a name; for images the full reference", problems);
+    let kind = fields
+        .required(problems, "kind", "what it is, e.g. `image`")
+        .and_then(|place| place.one_of(problems, KINDS));
+    let platform = match fields.optional("platform") {
+        Some(place) => read_platform(&place, problems).map(Some),
+        None => Some(None),
+    };
+    let version = optional_text(&mut fields, "version", problems);
+    let roles = read_optional(fields.optional("roles"), problems, |place, problems| {
+        let places = place.list(problems)?;
+        let roles: Vec<_> = places.iter().map(|place| place.one_of(problems, NODE_ROLES)).collect();
+        roles.into_iter().map(|role| role.map(str::to_owned)).collect()
+    });
+    let licence = optional_text(&mut fields, "licence", problems);
+    let source = fields
+        .required(problems, "source", "one of `path`, `oci`, `url`, `registry`")
+        .and_then(|place| read_source(&place, kind, problems));
+    fields.finish(problems);
+    Some(ArtifactDefinition {
+        name: name?,
+        kind: kind?.to_owned(),
+        platform: platform?,
+        version: version?,
+        roles: roles?,
+        licence: licence?,
+        source: source?,
+    })
+}
+
+fn read_platform(place: &Place<'_>, problems: &mut Problems) -> Option<String> {
+    let text = place.text(problems)?;
+    let good = text.split_once('/').is_some_and(|(system, machine)| {
+        let word =
+            |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        word(system) && word(machine)
+    });
+    if !good {
+        place.wrong(problems, format!("`{text}` is not a platform"), "e.g. `linux/amd64`");
+    }
+    good.then(|| text.to_owned())
+}
+
+fn read_source(place: &Place<'_>, kind: Option<&str>, problems: &mut Problems) -> Option<Source> {
+    let mut fields = place.fields(problems)?;
+    let path = fields.optional("path");
+    let oci = fields.optional("oci");
+    let url = fields.optional("url");
+    let registry = fields.optional("registry");
+    fields.finish(problems);
+    let given = [&path, &oci, &url, &registry].iter().filter(|field| field.is_some()).count();
+    if given != 1 {
+        let what = format!("{given} sources stand here");
+        place.wrong(problems, what, "exactly one of `path`, `oci`, `url`, `registry`");
+        return None;
+    }
+    let is_image = kind == Some("image");
+    let fits = if is_image { oci.is_some() || registry.is_some() } else { registry.is_none() };
+    if kind.is_some() && !fits {
+        let expected = if is_image { "`oci` or `registry`" } else { "`path`, `oci` or `url`" };
+        place.wrong(problems, "this kind of artifact can't come from there", expected);
+        return None;
+    }
+    if let Some(place) = path {
+        return Some(Source::Path(PathBuf::from(place.text(problems)?)));
+    }
+    if let Some(place) = oci {
+        let mut fields = place.fields(problems)?;
+        let layout = required_text(&mut fields, "layout", "a folder or tar", problems);
+        let reference = optional_text(&mut fields, "reference", problems);
+        fields.finish(problems);
+        return Some(Source::Oci { layout: layout?.into(), reference: reference? });
+    }
+    let (place, name) = match (url, registry) {
+        (Some(place), _) => (place, "url"),
+        (None, place) => (place?, "image"),
+    };
+    let mut fields = place.fields(problems)?;
+    let text = required_text(&mut fields, name, "an address", problems);
+    let digest = match fields.optional("digest") {
+        Some(place) => read_digest(&place, problems).map(Some),
+        None => Some(None),
+    };
+    fields.finish(problems);
+    Some(match name {
+        "url" => Source::Url { url: text?, digest: digest? },
+        _ => Source::Registry { image: text?, digest: digest? },
+    })
+}
+
+fn read_digest(place: &Place<'_>, problems: &mut Problems) -> Option<String> {
+    let text = place.text(problems)?;
+    let good = text.strip_prefix("sha256:").is_some_and(|hex| {
+        hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    });
+    if !good {
+        let expected = "`sha256:` and 64 lower-case hex digits, or no `digest` (unresolved)";
+        place.wrong(problems, format!("`{text}` is not a digest"), expected);
+    }
+    good.then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_source_is_read() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let text = format!(
+            "apiVersion: kdc.dev/v1\nkind: BundleDefinition\nmetadata: {{name: lab, version: 1.0}}\n\
+             parameters: {{kubernetesVersion: v1.20.2}}\nartifacts:\n\
+             - {{name: kubelet, kind: binary, platform: linux/amd64, source: {{path: bin/kubelet}}}}\n\
+             - {{name: 'k8s.gcr.io/pause:3.2', kind: image, roles: [worker], source: {{oci: {{layout: img}}}}}}\n\
+             - {{name: kubeadm, kind: binary, source: {{url: {{url: 'https://x/y', digest: '{digest}'}}}}}}\n\
+             - {{name: 'docker.io/x:1', kind: image, source: {{registry: {{image: 'docker.io/x:1'}}}}}}\n"
+        );
+        let definition = parse(&text, "d.yaml").unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(definition.version, "1.0");
+        let sources: Vec<_> = definition.artifacts.iter().map(|a| a.source.clone()).collect();
+        assert_eq!(sources[0], Source::Path("bin/kubelet".into()));
+        assert_eq!(sources[1], Source::Oci { layout: "img".into(), reference: None });
+        assert_eq!(sources[2], Source::Url { url: "https://x/y".into(), digest: Some(digest) });
+        assert_eq!(
+            sources[3],
+            Source::Registry { image: "docker.io/x:1".to_owned(), digest: None }
+        );
+    }
+
+    #[test]
+    fn every_mistake_in_a_definition_is_told_with_its_line() {
+        let text = "apiVersion: kdc.dev/v2\nkind: BundleDefinition\nmetadata: {name: lab}\nartifacts:\n\
+                    - {name: a, kind: binnary, source: {path: x}}\n\
+                    - {name: a, kind: image, source: {path: x}}\n\
+                    - {name: a, kind: file, source: {path: x, url: {url: y}}}\n\
+                    - {name: a, kind: file, platform: amd64, source: {url: {url: y, digest: z}}}\n\
+                    - {name: b, kind: file, roles: [master], source: {path: x}}\n\
+                    - {name: c, kind: file, source: {path: x}}\n\
+                    - {name: c, kind: file, source: {path: y}}\n";
+        let problems = parse(text, "d.yaml").expect_err("mistakes");
+        let seen: Vec<(u64, &str)> =
+            problems.list().iter().map(|p| (p.line, p.field.as_str())).collect();
+        assert_eq!(
+            seen,
+            [
+                (1, "apiVersion"),
+                (3, "metadata.version"),
+                (5, "artifacts[0].kind"),
+                (6, "artifacts[1].source"),
+                (7, "artifacts[2].source"),
+                (8, "artifacts[3].platform"),
+                (8, "artifacts[3].source.url.digest"),
+                (9, "artifacts[4].roles[0]"),
+                (11, "artifacts[6]"),
+            ],
+            "{problems}"
+        );
+    }
+}
