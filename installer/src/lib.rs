@@ -1,3 +1,5 @@
 //! The operator's command: read, ask, show; plan; drive many nodes over SSH.
 
+pub mod command;
+pub mod show;
 pub mod ssh;

@@ -1,0 +1,47 @@
+//! Flags that several commands share.
+
+use std::path::PathBuf;
+
+/// Which cluster.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ClusterArguments {
+    /// The cluster file
+    #[arg(short, long, value_name = "FILE", default_value = "cluster.yaml")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) pace: PaceArguments,
+}
+
+/// How many nodes at once.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct PaceArguments {
+    /// Nodes worked on at once [default: `spec.settings.parallel` of the cluster file, or 50]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) parallel: Option<u16>,
+}
+
+/// Which bundle, and whose signature counts.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct BundleArguments {
+    /// The bundle. It is verified before anything touches a node
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bundle: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) keys: KeyArguments,
+}
+
+/// Whose signature counts.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct KeyArguments {
+    /// Public key to trust; may be given several times [default: ~/.config/kdc/trusted/*.pub]
+    #[arg(long = "key", value_name = "KEY.pub")]
+    pub(crate) keys: Vec<PathBuf>,
+}
+
+/// Answers given beforehand.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct ConsentArguments {
+    /// Don't ask, go ahead
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}

@@ -1,0 +1,139 @@
+//! The one place that writes to the terminal.
+
+use std::{
+    io::{BufRead, IsTerminal},
+    time::Instant,
+};
+
+use serde::Serialize;
+
+use super::{
+    Complaint, Look, News, Observer, Output, can_ask,
+    human::{MOST_LINES, Moving},
+    json::JsonLines,
+    plain::{Lines, render_elapsed},
+    render_line, to_stderr, to_stdout,
+};
+
+/// Shows news, documents and complaints in the form the operator chose.
+#[derive(Debug)]
+pub struct Screen {
+    look: Look,
+    started: Instant,
+    progress: Progress,
+}
+
+#[derive(Debug)]
+enum Progress {
+    Moving(Moving),
+    Plain(Lines),
+    Json(JsonLines),
+    /// `--output json` of a command whose stdout is one document.
+    Quiet,
+}
+
+impl Screen {
+    /// A screen for a command on `nodes` nodes. `streams` says that stdout may carry JSON lines of
+    /// progress; where not, it carries one document only.
+    #[must_use]
+    pub fn new(look: Look, nodes: usize, streams: bool) -> Self {
+        let moving = std::io::stderr().is_terminal() && nodes <= MOST_LINES;
+        let progress = match look.output {
+            Output::Human if moving => Progress::Moving(Moving::new()),
+            Output::Human | Output::Plain => Progress::Plain(Lines::default()),
+            Output::Json if streams => Progress::Json(JsonLines::default()),
+            Output::Json => Progress::Quiet,
+        };
+        Self { look, started: Instant::now(), progress }
+    }
+
+    /// How the operator wants to be talked to.
+    #[must_use]
+    pub fn look(&self) -> Look {
+        self.look
+    }
+
+    /// Since the screen was made.
+    #[must_use]
+    pub fn elapsed(&self) -> std::time::Duration {
+        self.started.elapsed()
+    }
+
+    /// Show the data a command was asked for, on stdout: as text, or as one JSON line.
+    pub fn document<T: Serialize>(&self, document: &T, human: impl FnOnce() -> String) {
+        match self.look.output {
+            Output::Json => to_stdout(&format!("{}\n", render_line(document))),
+            Output::Human | Output::Plain => to_stdout(&human()),
+        }
+    }
+
+    /// Show text as it is on stdout, whatever the form.
+    pub fn raw(&self, text: &str) {
+        to_stdout(text);
+    }
+
+    /// Say something to the operator, on stderr.
+    pub fn say(&self, line: &str) {
+        match &self.progress {
+            Progress::Moving(moving) => moving.print(line),
+            Progress::Plain(_) | Progress::Json(_) | Progress::Quiet => {
+                to_stderr(&format!("{line}\n"));
+            }
+        }
+    }
+
+    /// Show what went wrong: on stderr for people, with `--output json` also as a line on stdout.
+    pub fn complain(&self, complaint: &Complaint) {
+        if self.look.output == Output::Json {
+            #[derive(Serialize)]
+            struct Error<'a> {
+                event: &'static str,
+                #[serde(flatten)]
+                complaint: &'a Complaint,
+            }
+            to_stdout(&format!("{}\n", render_line(&Error { event: "error", complaint })));
+        }
+        to_stderr(&complaint.render(self.look.colored()));
+    }
+
+    /// Ask a yes/no question; `None` where nobody can answer. Only `y` and `yes` mean yes.
+    #[must_use]
+    pub fn confirm(&self, question: &str) -> Option<bool> {
+        let answer = self.ask(&format!("{question} [y/N]"))?;
+        Some(matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes"))
+    }
+
+    /// Ask for one line of text; `None` where nobody can answer.
+    #[must_use]
+    pub fn ask(&self, question: &str) -> Option<String> {
+        if !can_ask() {
+            return None;
+        }
+        let read = || {
+            to_stderr(&format!("{question} "));
+            let mut answer = String::new();
+            std::io::stdin().lock().read_line(&mut answer).ok()?;
+            Some(answer.trim().to_owned())
+        };
+        match &self.progress {
+            Progress::Moving(moving) => moving.suspend(read),
+            Progress::Plain(_) | Progress::Json(_) | Progress::Quiet => read(),
+        }
+    }
+}
+
+impl Observer for Screen {
+    fn news(&self, news: &News) {
+        match &self.progress {
+            Progress::Moving(moving) => moving.news(news),
+            Progress::Json(lines) => lines.news(news),
+            Progress::Quiet => {}
+            Progress::Plain(lines) => {
+                if let Some(line) = lines.render(news) {
+                    let elapsed = render_elapsed(self.started.elapsed());
+                    to_stderr(&format!("{elapsed:>7}  {line}\n"));
+                }
+            }
+        }
+    }
+}
