@@ -11,4 +11,5 @@
 
 pub mod facts;
 pub mod step;
+pub mod store;
 pub mod wire;

@@ -26,7 +26,9 @@ const READ_BYTES: usize = 64 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// The other side announced more than is allowed; most often it is not an agent that speaks.
-    #[error("the other side announced a frame of {announced} bytes; at most {MAX_FRAME_BYTES} are allowed")]
+    #[error(
+        "the other side announced a frame of {announced} bytes; at most {MAX_FRAME_BYTES} are allowed"
+    )]
     TooLarge {
         /// What the header said.
         announced: u64,

@@ -182,6 +182,20 @@ pub struct Failure {
     pub hint: Option<String>,
 }
 
+impl Failure {
+    /// A failure out of an error: the whole chain of causes in one line, most general first.
+    #[must_use]
+    pub fn from_error(code: &str, error: &dyn std::error::Error, hint: Option<String>) -> Self {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            message = format!("{message}: {inner}");
+            cause = inner.source();
+        }
+        Self { code: code.to_owned(), message, hint }
+    }
+}
+
 /// Answers, one kind per request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "camelCase", rename_all_fields = "camelCase")]
