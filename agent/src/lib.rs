@@ -9,6 +9,7 @@
 //! | **journal** | the append-only, fsynced record of a run, written before each change |
 //! | **store** | pieces and blobs of the bundle on this node, by digest, proved before use |
 
+pub mod check;
 pub mod facts;
 pub mod step;
 pub mod store;

@@ -7,6 +7,30 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+/// Programs that facts look for on PATH: what kubeadm's own preflight insists on, what steps call,
+/// and what the installer's checks ask about. A check never asks for one that is not listed here.
+pub const PROGRAMS: &[&str] = &[
+    "conntrack",
+    "crictl",
+    "dpkg",
+    "ebtables",
+    "ethtool",
+    "ip",
+    "iptables",
+    "modprobe",
+    "mount",
+    "nft",
+    "nsenter",
+    "socat",
+    "swapoff",
+    "sysctl",
+    "systemctl",
+    "systemd-run",
+    "tc",
+    "touch",
+    "ufw",
+];
+
 /// A value, or why it could not be looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
