@@ -11,16 +11,25 @@
 //!
 //! Unknown host keys are never accepted inside `open`: it fails with
 //! [`SshError::UnknownHostKey`], the caller gathers those of all nodes, asks once
-//! ([`confirm_unknown`]) and opens again.
+//! ([`confirm_unknown`]) and opens again. Any tokio runtime will do; a current-thread one is fastest.
 
+mod config;
+mod dial;
 mod error;
+mod known_hosts;
+mod lane;
+mod login;
+mod pieces;
 mod secret;
 mod session;
+mod stage;
 mod target;
 mod trust;
 
-pub use error::SshError;
+pub use config::SshConfigFile;
+pub use error::{At, SshError};
+pub use pieces::PieceSource;
 pub use secret::{Keyring, SecretKind, SecretPrompt, SecretQuestion, Silent};
-pub use session::{AgentBinary, PieceSource, Session};
-pub use target::{Reach, Target};
+pub use session::{AgentBinary, Session};
+pub use target::{Reach, Surroundings, Target};
 pub use trust::{HostKeyPrompt, RefuseUnknown, Trust, UnknownKey, confirm_unknown};

@@ -1,12 +1,41 @@
 //! One open connection to one agent.
+//!
+//! A reader task takes frames apart and hands each answer to whoever asked; a writer task keeps
+//! frames whole when a caller gives up half-way. Both end with the connection.
 
-use std::{io, path::Path};
+use std::{
+    collections::HashMap,
+    io,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use kdc_agent::wire::{Event, Hello, MissingPieces, Outcome, Received, Reply, RequestBody};
-use kdc_bundles::index::{Digest, Index};
+use kdc_agent::wire::{
+    Event, Failure, Hello, Message, Outcome, Reply, Request, RequestBody,
+    frame::{Decoder, encode},
+};
+use kdc_bundles::index::Digest;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 
-use super::{SshError, Target};
+use super::{
+    SshError, Target,
+    dial::dial,
+    error::At,
+    lane::{Heard, LaneReader, LaneWriter, Opener, Tail},
+    stage::{self, Place, Staging},
+};
+
+/// Events that may wait for a caller before the node is slowed down.
+const EVENTS_WAITING: usize = 1024;
+
+/// How long a closing session waits for the agent to end.
+const CLOSE: Duration = Duration::from_secs(3);
 
 /// The agent's executable as it goes to nodes. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -41,27 +70,47 @@ impl AgentBinary {
     pub fn size(&self) -> usize {
         self.content.len()
     }
-}
 
-/// Where pieces come from: a bundle file, its parts, a directory.
-pub trait PieceSource: Send + Sync {
-    /// Append exactly `length` bytes of `blob` from `offset` to `into`. May block on a local disk.
-    ///
-    /// # Errors
-    /// The bytes can't be read.
-    fn read_into(
-        &self,
-        blob: &Digest,
-        offset: u64,
-        length: usize,
-        into: &mut Vec<u8>,
-    ) -> io::Result<()>;
+    pub(super) fn content(&self) -> &Bytes {
+        &self.content
+    }
 }
 
 /// An open session: logged in, agent started, greeted. Requests may be made concurrently.
 pub struct Session {
-    node: String,
+    pub(super) node: String,
+    pub(super) at: At,
+    pub(super) user: String,
+    pub(super) opener: Opener,
+    pub(super) place: Place,
+    pub(super) round_trip: Duration,
+    pub(super) keyring: Arc<super::Keyring>,
     hello: Hello,
+    uploaded: bool,
+    shared: Arc<Shared>,
+    outgoing: Option<mpsc::Sender<Bytes>>,
+    reader: JoinHandle<()>,
+}
+
+/// What callers and the reader task share.
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    last_id: u64,
+    waiting: HashMap<u64, Waiting>,
+    /// How the connection ended, once it has.
+    ended: Option<String>,
+}
+
+struct Waiting {
+    reply: oneshot::Sender<Result<Reply, Failure>>,
+    /// Events with this run id go to this request.
+    topic: Option<String>,
+    events: mpsc::Sender<Event>,
 }
 
 impl Session {
@@ -70,8 +119,43 @@ impl Session {
     /// # Errors
     /// Each way it can fail has its own [`SshError`].
     pub async fn open(target: &Target, agent: &AgentBinary) -> Result<Self, SshError> {
-        let _ = agent;
-        Err(lost(target.node(), "opening"))
+        let (opener, at, user, keyring) = match target {
+            Target::Ssh { node, reach, jump, keyring } => {
+                let link = dial(node, reach, jump.as_deref(), keyring).await?;
+                (Opener::Ssh(Arc::new(link)), reach.at(node), reach.user.clone(), keyring)
+            }
+            Target::Local { node, keyring } => {
+                let user = nix::unistd::User::from_uid(nix::unistd::Uid::current());
+                let user = user.ok().flatten().map_or_else(|| "me".to_owned(), |user| user.name);
+                let at = At { node: node.clone(), address: "this machine".to_owned() };
+                (Opener::Local, at, user, keyring)
+            }
+        };
+        let staging = Staging { opener: &opener, at: &at, user: &user, keyring };
+        let started = stage::start(&staging, agent).await?;
+        let shared = Arc::new(Shared::default());
+        let (outgoing, frames) = mpsc::channel(4);
+        tokio::spawn(write_frames(started.writer, frames));
+        let reader = Reader {
+            lane: started.reader,
+            decoder: started.decoder,
+            shared: Arc::clone(&shared),
+            opener: opener.clone(),
+        };
+        Ok(Self {
+            node: target.node().to_owned(),
+            at,
+            user,
+            keyring: Arc::clone(keyring),
+            hello: started.hello,
+            place: started.place,
+            round_trip: started.round_trip,
+            uploaded: started.uploaded,
+            opener,
+            shared,
+            outgoing: Some(outgoing),
+            reader: tokio::spawn(reader.run()),
+        })
     }
 
     /// Like [`Session::open`], trying again with growing pauses while the node can't be reached
@@ -82,10 +166,22 @@ impl Session {
     pub async fn reconnect(
         target: &Target,
         agent: &AgentBinary,
-        patience: std::time::Duration,
+        patience: Duration,
     ) -> Result<Self, SshError> {
-        let _ = patience;
-        Self::open(target, agent).await
+        let started = Instant::now();
+        let mut pause = Duration::from_millis(250);
+        loop {
+            let error = match Self::open(target, agent).await {
+                Ok(session) => return Ok(session),
+                Err(error) => error,
+            };
+            if !error.is_link() || started.elapsed() + pause > patience {
+                return Err(error);
+            }
+            // Many nodes come back at once after a switch reboots: spread them.
+            tokio::time::sleep(pause.mul_f64(rand::random_range(0.7..1.3))).await;
+            pause = (pause * 2).min(Duration::from_secs(10));
+        }
     }
 
     /// Node name.
@@ -100,6 +196,18 @@ impl Session {
         &self.hello
     }
 
+    /// True when the agent had to be uploaded; false when a checked copy was there.
+    #[must_use]
+    pub fn uploaded(&self) -> bool {
+        self.uploaded
+    }
+
+    /// True while the connection stands.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.shared.lock().ended.is_none()
+    }
+
     /// Ask the agent one thing. Has a deadline by kind of request.
     ///
     /// # Errors
@@ -108,17 +216,57 @@ impl Session {
         self.request_watched(body, |_| {}).await
     }
 
-    /// Ask, and see the events on the way to the answer (`Accept` and other long requests).
+    /// Ask, and see the events on the way to the answer (`Accept` and other long requests). Giving
+    /// up (dropping the future) is safe: a late answer is thrown away.
     ///
     /// # Errors
     /// As [`Session::request`].
     pub async fn request_watched(
         &self,
         body: RequestBody,
-        on_event: impl FnMut(Event) + Send,
+        mut on_event: impl FnMut(Event) + Send,
     ) -> Result<Reply, SshError> {
-        let _ = (body, on_event);
-        Err(lost(&self.node, "asking"))
+        let (name, topic, limit) = manners(&body);
+        let (reply, mut answer) = oneshot::channel();
+        let (events, mut stream) = mpsc::channel(EVENTS_WAITING);
+        let id = self.enlist(Waiting { reply, topic, events }, name)?;
+        let _forget = Forget { shared: &self.shared, id };
+        let frame = encode(&Request { id, body }).map_err(|error| SshError::Unexpected {
+            node: self.node.clone(),
+            during: name.to_owned(),
+            detail: error.to_string(),
+        })?;
+        let asking = async {
+            let sent = match &self.outgoing {
+                Some(outgoing) => outgoing.send(Bytes::from(frame)).await.is_ok(),
+                None => false,
+            };
+            if !sent {
+                return None;
+            }
+            loop {
+                tokio::select! {
+                    biased;
+                    Some(event) = stream.recv() => on_event(event),
+                    said = &mut answer => break said.ok(),
+                }
+            }
+        };
+        let said = match limit {
+            None => asking.await,
+            Some(limit) => timeout(limit, asking).await.map_err(|_| SshError::Deadline {
+                node: self.node.clone(),
+                during: name.to_owned(),
+                secs: limit.as_secs(),
+            })?,
+        };
+        match said {
+            Some(Ok(reply)) => Ok(reply),
+            Some(Err(failure)) => {
+                Err(SshError::Agent { node: self.node.clone(), failure: Box::new(failure) })
+            }
+            None => Err(self.lost(name)),
+        }
     }
 
     /// Follow a run from the event after `after` until it ends.
@@ -131,32 +279,168 @@ impl Session {
         after: u64,
         on_event: impl FnMut(Event) + Send,
     ) -> Result<Outcome, SshError> {
-        let _ = (run, after, on_event);
-        Err(lost(&self.node, "following the run"))
-    }
-
-    /// Send the `missing` pieces of `index` from `source`; `progress` hears of every chunk handed
-    /// to the network, in bytes. The index must have been offered before.
-    ///
-    /// # Errors
-    /// A piece can't be read, the agent refused one, the stream stalled, or the connection was lost:
-    /// then reconnect and ask `Missing` again.
-    pub async fn send_pieces(
-        &self,
-        index: &Index,
-        index_digest: &Digest,
-        missing: &[MissingPieces],
-        source: &dyn PieceSource,
-        progress: &(dyn Fn(u64) + Send + Sync),
-    ) -> Result<Received, SshError> {
-        let _ = (index, index_digest, missing, source, progress);
-        Err(lost(&self.node, "sending pieces"))
+        let body = RequestBody::Attach { run: run.to_owned(), after };
+        match self.request_watched(body, on_event).await? {
+            Reply::Ended { outcome } => Ok(outcome),
+            other => Err(SshError::Unexpected {
+                node: self.node.clone(),
+                during: format!("following run {run}"),
+                detail: format!("{other:?}").chars().take(80).collect(),
+            }),
+        }
     }
 
     /// End the session: the agent ends, the connection closes.
-    pub async fn close(self) {}
+    pub async fn close(mut self) {
+        // The writer task ends the agent's input once nobody can send any more.
+        self.outgoing = None;
+        // An agent that doesn't end by itself is cut off with the connection.
+        drop(timeout(CLOSE, &mut self.reader).await);
+        if let Opener::Ssh(link) = &self.opener {
+            let goodbye = link.handle.disconnect(russh::Disconnect::ByApplication, "", "en");
+            drop(timeout(CLOSE, goodbye).await);
+        }
+    }
+
+    /// The error for a connection that ended.
+    pub(super) fn lost(&self, during: &str) -> SshError {
+        let detail = self.shared.lock().ended.clone().unwrap_or_default();
+        SshError::Lost { node: self.node.clone(), during: during.to_owned(), detail }
+    }
+
+    fn enlist(&self, waiting: Waiting, name: &str) -> Result<u64, SshError> {
+        let mut state = self.shared.lock();
+        if state.ended.is_some() {
+            drop(state);
+            return Err(self.lost(name));
+        }
+        state.last_id += 1;
+        let id = state.last_id;
+        state.waiting.insert(id, waiting);
+        Ok(id)
+    }
 }
 
-fn lost(node: &str, during: &str) -> SshError {
-    SshError::Lost { node: node.to_owned(), during: during.to_owned(), detail: String::new() }
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+/// What a request is called, whose events belong to it, and its deadline.
+fn manners(body: &RequestBody) -> (&'static str, Option<String>, Option<Duration>) {
+    use RequestBody as Body;
+    let (name, secs) = match body {
+        Body::Facts => ("reading facts", 60),
+        Body::Survey { .. } => ("surveying the steps", 300),
+        Body::Hold { .. } => ("taking hold of the node", 15),
+        Body::OfferIndex { .. } => ("offering the index", 180),
+        Body::Missing { .. } => ("asking which pieces are missing", 180),
+        Body::StartRun { .. } => ("starting the run", 60),
+        Body::Attach { run, .. } => return ("following the run", Some(run.clone()), None),
+        Body::Provide { .. } => ("handing over a value", 15),
+        Body::MintJoin { .. } => ("making join credentials", 120),
+        Body::Runs => ("listing the runs", 30),
+        Body::Undo => ("starting the undo", 60),
+        Body::Depart => ("leaving the node", 120),
+        Body::Kubeconfig => ("reading the kubeconfig", 30),
+        Body::Accept { timeout_secs, .. } => {
+            let limit = Duration::from_secs(timeout_secs.saturating_add(60));
+            return ("proving the cluster", Some("accept".to_owned()), Some(limit));
+        }
+    };
+    (name, None, Some(Duration::from_secs(secs)))
+}
+
+impl Shared {
+    /// A panic elsewhere leaves the state whole: no update spans two locks.
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Strikes a request off the list when its caller is done or gave up.
+struct Forget<'a> {
+    shared: &'a Shared,
+    id: u64,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.shared.lock().waiting.remove(&self.id);
+    }
+}
+
+async fn write_frames(mut lane: LaneWriter, mut frames: mpsc::Receiver<Bytes>) {
+    while let Some(frame) = frames.recv().await {
+        // The reader notices a lost connection and tells every caller why.
+        if lane.send(frame).await.is_err() {
+            break;
+        }
+    }
+    lane.finish().await;
+}
+
+struct Reader {
+    lane: LaneReader,
+    decoder: Decoder,
+    shared: Arc<Shared>,
+    opener: Opener,
+}
+
+impl Reader {
+    async fn run(mut self) {
+        let why = self.read().await;
+        let mut state = self.shared.lock();
+        state.ended = Some(why);
+        // Dropping the senders wakes every caller.
+        state.waiting.clear();
+    }
+
+    /// Hand out messages until the lane ends; says how it ended.
+    async fn read(&mut self) -> String {
+        let mut said = Tail::default();
+        loop {
+            loop {
+                match self.decoder.take::<Message>() {
+                    Ok(Some(message)) => self.hand_out(message).await,
+                    Ok(None) => break,
+                    Err(error) => return format!(": {error}"),
+                }
+            }
+            match self.lane.next().await {
+                Heard::Out(bytes) => self.decoder.feed(&bytes),
+                Heard::Err(bytes) => said.push(&bytes),
+                Heard::End(how) if how.is_empty() => return self.opener.last_words(),
+                Heard::End(how) if said.text().is_empty() => {
+                    return format!(": the agent ended: {how}");
+                }
+                Heard::End(how) => return format!(": the agent ended: {how}: {}", said.text()),
+            }
+        }
+    }
+
+    async fn hand_out(&self, message: Message) {
+        match message {
+            Message::Reply { id, result } => {
+                if let Some(waiting) = self.shared.lock().waiting.remove(&id) {
+                    // Whoever gave up in this very moment doesn't want it.
+                    drop(waiting.reply.send(result));
+                }
+            }
+            Message::Event(event) => {
+                let listeners: Vec<_> = self
+                    .shared
+                    .lock()
+                    .waiting
+                    .values()
+                    .filter(|waiting| waiting.topic.as_deref() == Some(event.run.as_str()))
+                    .map(|waiting| waiting.events.clone())
+                    .collect();
+                for listener in listeners {
+                    drop(listener.send(event.clone()).await);
+                }
+            }
+        }
+    }
 }
