@@ -5,16 +5,17 @@
 output=
 case ${1-} in
   '') ;;
-  --output) output=${2:?--output needs a folder} ;;
+  --output) output=$(realpath -m "${2:?--output needs a folder}") ;;
   *) sed -n 2,3p "$0" >&2; exit 2 ;;
 esac
 missing=()
 for tool in gcc make patch jq rsync dpkg-source apt-get flock; do command -v "$tool" >/dev/null || missing+=("$tool"); done
 [ ${#missing[@]} = 0 ] || die "missing here: ${missing[*]} (apt-get install gcc make patch jq rsync dpkg-dev)"
 
+cd "$HERE"
 cached sources "$(key fetch.sh versions.sh </dev/null)" "$HERE/fetch.sh"; sources=$FOLDER
 cached kubernetes "$(key compile.sh tree.sh versions.sh <"$sources/packages")" "$HERE/compile.sh" "$sources"; kubernetes=$FOLDER
-cached standins "$(key standins.sh tree.sh standins/*/main.go <"$sources/packages")" "$HERE/standins.sh" "$sources"; standins=$FOLDER
+cached standins "$(key standins.sh tree.sh standins/*/*.go <"$sources/packages")" "$HERE/standins.sh" "$sources"; standins=$FOLDER
 
 programs=$CACHE/programs-$(basename "$kubernetes" | cut -d- -f2)-$(basename "$standins" | cut -d- -f2)
 if [ ! -d "$programs" ]; then   # one folder of hard links, so that callers need one path only

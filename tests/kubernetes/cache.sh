@@ -19,8 +19,8 @@ step() {
   say "$name: $((SECONDS - from)) s"
 }
 
-# key FILE...: one digest over the named files of this folder (their names and their bytes) and stdin.
-key() { (cd "$HERE" && cat - <(sha256sum "$@")) | sha256sum | cut -c1-20; }
+# key FILE...: one digest over stdin and the named files of this folder (names and bytes).
+key() { (cd "$HERE" && cat && sha256sum -- "$@") | sha256sum | cut -c1-20; }
 
 # cached NAME KEY PROGRAM ARGUMENT...: sets FOLDER to the cache's folder NAME-KEY. When it is missing,
 # `PROGRAM ARGUMENT... TEMPORARY` fills a temporary one, which is renamed once it is complete.
