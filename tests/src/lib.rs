@@ -1,1 +1,20 @@
-//! The lab and the test kit.
+//! The lab and the test kit: fresh servers to break, and the means to see what a command did to them.
+//!
+//! - [`server::Server`]: one server, whatever it is made of, and the [`server::Fault`]s it can suffer.
+//! - [`lab::Lab`]: light servers on a private bridge with no way out; `kdc-lab` is its command.
+//! - [`differ`]: what differs on a server between two moments.
+//!
+//! ```no_run
+//! use kdc_tests::lab::{Lab, Wanted};
+//! use kdc_tests::server::Server;
+//!
+//! let lab = Lab::up(&Wanted::named("demo", 3), &|line| println!("{line}"))?;
+//! let output = lab.server("node1")?.exec(&["uname", "-n"])?;
+//! assert_eq!(output.stdout_text(), "node1\n");
+//! lab.down()?;
+//! # Ok::<(), anyhow::Error>(())
+//! ```
+
+pub mod lab;
+pub mod program;
+pub mod server;

@@ -1,0 +1,113 @@
+//! The lab's network: one namespace with a bridge and no uplink, one namespace and one link for each server.
+//!
+//! Every link is made between two namespaces of the lab, so the host's own network is never touched.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use nix::sched::{CloneFlags, setns};
+
+use crate::lab::state::{ServerState, State};
+use crate::program::must;
+
+/// Name of the bridge in the lab's namespace.
+pub const BRIDGE: &str = "br0";
+
+/// The file of a named network namespace.
+pub fn file_of(namespace: &str) -> PathBuf {
+    Path::new("/run/netns").join(namespace)
+}
+
+/// Moves the calling thread into a network namespace.
+pub fn enter(namespace: &Path) -> Result<()> {
+    let file = fs_err::File::open(namespace)?;
+    setns(file.file(), CloneFlags::CLONE_NEWNET)
+        .with_context(|| format!("cannot enter the network namespace `{}`", namespace.display()))
+}
+
+/// Runs `work` on a thread of its own inside a network namespace.
+pub fn inside<T: Send>(namespace: &Path, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            enter(namespace)?;
+            work()
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Makes the lab's namespace and bridge.
+pub fn make_bridge(state: &State) -> Result<()> {
+    let namespace = state.namespace.as_str();
+    let address = format!("{}/24", state.gateway_address());
+    must(&["ip", "netns", "add", namespace])?;
+    ip(namespace, &["link", "set", "lo", "up"])?;
+    ip(namespace, &["link", "add", BRIDGE, "type", "bridge"])?;
+    ip(namespace, &["addr", "add", &address, "dev", BRIDGE])?;
+    ip(namespace, &["link", "set", BRIDGE, "up"])?;
+    if state.gateway {
+        // A packet of the workstation to elsewhere becomes an ARP question that nobody answers.
+        ip(namespace, &["route", "add", "default", "dev", BRIDGE])?;
+    }
+    Ok(())
+}
+
+/// Makes a server's namespace and its link to the bridge, with its address.
+pub fn make_link(state: &State, server: &ServerState) -> Result<()> {
+    let (lab, own) = (state.namespace.as_str(), server.namespace.as_str());
+    let address = format!("{}/24", server.address);
+    must(&["ip", "netns", "add", own])?;
+    let veth = ["link", "add", &server.link, "type", "veth", "peer", "name", "eth0", "netns", own];
+    ip(lab, &veth)?;
+    ip(lab, &["link", "set", &server.link, "master", BRIDGE, "up"])?;
+    ip(own, &["link", "set", "lo", "up"])?;
+    ip(own, &["addr", "add", &address, "dev", "eth0"])?;
+    ip(own, &["link", "set", "eth0", "up"])?;
+    if state.gateway {
+        ip(own, &["route", "add", "default", "via", &state.gateway_address().to_string()])?;
+    }
+    Ok(())
+}
+
+/// Removes a namespace with every link in it; nothing where there is none.
+pub fn remove(namespace: &str) -> Result<()> {
+    if file_of(namespace).exists() {
+        must(&["ip", "netns", "del", namespace])?;
+    }
+    Ok(())
+}
+
+/// Takes a server's link down or up, at the bridge's end, as if the cable were pulled.
+pub fn set_link(state: &State, server: &ServerState, up: bool) -> Result<()> {
+    ip(&state.namespace, &["link", "set", &server.link, if up { "up" } else { "down" }])
+}
+
+/// Limits a server's link to a rate in both directions; `None` lifts the limit.
+pub fn shape(state: &State, server: &ServerState, rate: Option<&str>) -> Result<()> {
+    for (namespace, device) in
+        [(&state.namespace, server.link.as_str()), (&server.namespace, "eth0")]
+    {
+        match rate {
+            Some(rate) => {
+                let limit = ["rate", rate, "burst", "64kb", "latency", "400ms"];
+                let head =
+                    ["tc", "-n", namespace, "qdisc", "replace", "dev", device, "root", "tbf"];
+                must(&[&head[..], &limit[..]].concat())?;
+            }
+            None if is_shaped(namespace, device)? => {
+                must(&["tc", "-n", namespace, "qdisc", "del", "dev", device, "root"])?;
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+fn is_shaped(namespace: &str, device: &str) -> Result<bool> {
+    let shown = must(&["tc", "-n", namespace, "qdisc", "show", "dev", device, "root"])?;
+    Ok(shown.stdout_text().contains("tbf"))
+}
+
+fn ip(namespace: &str, arguments: &[&str]) -> Result<()> {
+    must(&[&["ip", "-n", namespace], arguments].concat()).map(drop)
+}
