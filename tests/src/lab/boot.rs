@@ -90,7 +90,7 @@ pub fn init(state: &State, server: &ServerState) -> Result<Infallible> {
         must(&[
             "mount".as_ref(),
             "-o".as_ref(),
-            "loop".as_ref(),
+            "loop,errors=remount-ro".as_ref(),
             image.as_os_str(),
             disk.as_os_str(),
         ])?;

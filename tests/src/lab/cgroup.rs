@@ -1,4 +1,4 @@
-//! Cgroups (v1): what a server's systemd sees as its whole tree, and how every process of it is found.
+//! Cgroups (v1, and the v2 tree beside it): what a server's systemd sees as its whole tree, and how every process of it is found.
 //!
 //! A process is put into the lab's cgroups before it does anything, and a server's own cgroup namespace keeps it
 //! below them. So the cgroup is the one true list of what runs: no process id has to be remembered, and none can
@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+/// What stands for the v2 tree, which has no controllers on a host of v1: systemd keeps its units there all the same.
+const UNIFIED: &str = "unified";
 
 /// The v1 hierarchies, by the options that mount them.
 const HIERARCHIES: &[&str] =
@@ -33,6 +36,13 @@ pub fn places(name: &str) -> Result<Vec<PathBuf>> {
 fn parse_places(mounts: &str, own: &str) -> Vec<(&'static str, PathBuf)> {
     let mut found = Vec::new();
     for line in mounts.lines() {
+        if let Some((left, _)) = line.split_once(" - cgroup2 ") {
+            let path = own.lines().find_map(|line| line.strip_prefix("0::"));
+            if let (Some(at), Some(path)) = (left.split(' ').nth(4), path) {
+                found.push((UNIFIED, Path::new(at).join(path.trim_start_matches('/'))));
+            }
+            continue;
+        }
         let Some((left, right)) = line.split_once(" - cgroup ") else { continue };
         let (Some(at), Some(options)) = (left.split(' ').nth(4), right.split(' ').nth(1)) else {
             continue;
@@ -56,12 +66,13 @@ fn parse_places(mounts: &str, own: &str) -> Vec<(&'static str, PathBuf)> {
     found
 }
 
-/// The hierarchies' mount options, as a server mounts them again inside, with the folder's name for each.
+/// The v1 hierarchies' mount options, as a server mounts them again inside, with the folder's name for each.
+/// The v2 tree is mounted by the server's systemd.
 pub fn mounts() -> Result<Vec<(String, PathBuf)>> {
     let mounts = fs_err::read_to_string("/proc/self/mountinfo")?;
     let own = fs_err::read_to_string("/proc/self/cgroup")?;
     let mut found: Vec<(String, PathBuf)> = Vec::new();
-    for (hierarchy, _) in parse_places(&mounts, &own) {
+    for (hierarchy, _) in parse_places(&mounts, &own).into_iter().filter(|(h, _)| *h != UNIFIED) {
         let line = own.lines().filter_map(|line| line.split(':').nth(1));
         let options =
             line.into_iter().find(|c| c.split(',').any(|c| c == hierarchy)).unwrap_or(hierarchy);
@@ -180,6 +191,7 @@ mod tests {
             ("memory", "/sys/fs/cgroup/memory/a/b"),
             ("cpu", "/sys/fs/cgroup/cpu,cpuacct"),
             ("name=systemd", "/sys/fs/cgroup/systemd/user.slice"),
+            (UNIFIED, "/sys/fs/cgroup/unified"),
         ];
         assert_eq!(found, wanted.map(|(h, p)| (h, PathBuf::from(p))));
     }

@@ -127,8 +127,8 @@ impl LightServer {
 
     fn words(&self, argv: &[&str]) -> Result<Vec<String>> {
         let pid = self.pid()?.to_string();
-        let enter = ["nsenter", "-t", &pid, "-m", "-u", "-i", "-n", "-p", "-C", "--wd=/", "--"];
-        let clean = ["env", "-i", "HOME=/root", "LANG=C.UTF-8", boot::PATH];
+        let enter = ["nsenter", "-t", &pid, "-m", "-u", "-i", "-n", "-p", "-C", "--"];
+        let clean = ["env", "-C", "/", "-i", "HOME=/root", "LANG=C.UTF-8", boot::PATH];
         Ok([&enter[..], &clean[..], argv].concat().into_iter().map(str::to_owned).collect())
     }
 

@@ -57,8 +57,10 @@ pub fn make_link(state: &State, server: &ServerState) -> Result<()> {
     let (lab, own) = (state.namespace.as_str(), server.namespace.as_str());
     let address = format!("{}/24", server.address);
     must(&["ip", "netns", "add", own])?;
-    let veth = ["link", "add", &server.link, "type", "veth", "peer", "name", "eth0", "netns", own];
-    ip(lab, &veth)?;
+    let mac = server.mac();
+    let end = ["link", "add", &server.link, "type", "veth"];
+    let peer = ["peer", "name", "eth0", "address", &mac, "netns", own];
+    ip(lab, &[&end[..], &peer].concat())?;
     ip(lab, &["link", "set", &server.link, "master", BRIDGE, "up"])?;
     ip(own, &["link", "set", "lo", "up"])?;
     ip(own, &["addr", "add", &address, "dev", "eth0"])?;

@@ -85,6 +85,14 @@ pub struct ServerState {
     pub host_key: String,
 }
 
+impl ServerState {
+    /// Its network card's address: the same after a power cut, as a real card's is.
+    pub fn mac(&self) -> String {
+        let [a, b, c, d] = self.address.octets();
+        format!("52:54:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+    }
+}
+
 impl State {
     /// The bridge's address, which is the operator's workstation too.
     pub fn gateway_address(&self) -> Ipv4Addr {
