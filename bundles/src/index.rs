@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub mod check;
+
+pub use check::IndexError;
+
 /// The index format this build writes.
 pub const INDEX_VERSION: u32 = 1;
 
@@ -185,5 +189,23 @@ impl Index {
             .binary_search_by(|blob| blob.digest.cmp(digest))
             .ok()
             .map(|position| &self.blobs[position])
+    }
+    /// Place of that blob in [`Index::blobs`]: its number in the file and on the wire.
+    #[must_use]
+    pub fn ordinal(&self, digest: &Digest) -> Option<usize> {
+        self.blobs.binary_search_by(|blob| blob.digest.cmp(digest)).ok()
+    }
+
+    /// Length of piece `piece` of `blob`; `None` when it has no such piece.
+    #[must_use]
+    pub fn piece_length(&self, blob: &Blob, piece: usize) -> Option<u64> {
+        (piece < blob.pieces.len())
+            .then(|| (blob.size - piece as u64 * self.piece_size).min(self.piece_size))
+    }
+
+    /// Bytes of all blobs together.
+    #[must_use]
+    pub fn content_bytes(&self) -> u64 {
+        self.blobs.iter().map(|blob| blob.size).sum()
     }
 }

@@ -7,8 +7,32 @@
 //! | **artifact** | one named thing an install asks for: a binary, an image, a package, a file |
 //! | **blob** | content addressed by its sha256, as in an OCI layout |
 //! | **piece** | a fixed-size slice of a blob with its own digest; the unit of transfer and of resume |
+//! | **member** | one file of the tar: index, signature, two OCI files, blobs |
 //!
-//! Nothing in a bundle is used before [`verify`] (whole file) or the node's store (piece by piece)
-//! has proved it against an index whose signature was checked with a key the caller supplied.
+//! Nothing in a bundle is used before [`mod@verify`] (whole file), [`open`] (the piece at hand) or the
+//! node's store (piece by piece) has proved it against an index whose signature was checked with a
+//! key the caller supplied.
+//!
+//! | Module | Job |
+//! |---|---|
+//! | [`index`] | the index: types, reading, rules |
+//! | [`keys`] | public keys, and which are trusted |
+//! | [`signature`] | from bytes and a signature to an [`index::Index`] |
+//! | [`member`] | names, tar headers and places of the members |
+//! | [`error`] | everything that can be wrong with a file |
+//! | [`mod@verify`] | prove a whole file, streaming |
+//! | [`open`] | random access, every byte proved |
+//! | `signing`, `write` | with the feature `create`: keys and new bundles |
 
+pub mod error;
 pub mod index;
+pub mod keys;
+pub mod member;
+pub mod open;
+mod prelude;
+pub mod signature;
+#[cfg(feature = "create")]
+pub mod signing;
+pub mod verify;
+#[cfg(feature = "create")]
+pub mod write;

@@ -1,0 +1,273 @@
+//! Random access to a bundle file, with every byte proved before it is handed out.
+//!
+//! Opening proves the signature, the index and the place of every member, but reads no blob. What is
+//! read later is proved piece by piece, so a file that changes after it was opened is noticed too.
+
+use std::{
+    io::{BufReader, Write},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    error::VerifyError,
+    index::{Blob, Digest, Index},
+    keys::{KeyId, TrustedKeys},
+    member::{self, BLOCK},
+    prelude::{self, Source},
+};
+
+/// A bundle that is open for reading pieces. Shared freely between threads and tasks: it has no
+/// position, and its methods block only for a piece's read and hash.
+#[derive(Debug)]
+pub struct BundleFile {
+    path: PathBuf,
+    file: std::fs::File,
+    index: Index,
+    index_bytes: Vec<u8>,
+    signature: String,
+    signer: KeyId,
+    digest: Digest,
+    /// Where the content of each blob begins, in the index's order.
+    starts: Vec<u64>,
+    file_bytes: u64,
+}
+
+impl BundleFile {
+    /// Opens a bundle and proves index and layout against `keys`.
+    ///
+    /// # Errors
+    /// When the file can't be read, is not signed by one of the keys, or is not laid out exactly as
+    /// its index says.
+    pub fn open(path: &Path, keys: &TrustedKeys) -> Result<Self, VerifyError> {
+        let file = fs_err::File::open(path).map_err(|source| VerifyError::Open { source })?;
+        let length = file.metadata().map_err(|source| VerifyError::Open { source })?.len();
+        let file = file.into_file();
+        let mut source = Source::new(BufReader::new(&file));
+        let head = prelude::read(&mut source, Some(keys))?;
+        let mut opened = Self {
+            path: path.to_owned(),
+            digest: Digest::of(&head.index_bytes),
+            index: head.index,
+            index_bytes: head.index_bytes,
+            signature: head.signature,
+            signer: head.signer,
+            starts: Vec::new(),
+            file_bytes: length,
+            file: file.try_clone().map_err(|source| VerifyError::Open { source })?,
+        };
+        opened.check_layout(source.offset())?;
+        Ok(opened)
+    }
+
+    /// Checks header and padding of every blob, and the end; `offset` is the first blob's header.
+    fn check_layout(&mut self, mut offset: u64) -> Result<(), VerifyError> {
+        let mut starts = Vec::with_capacity(self.index.blobs.len());
+        for blob in &self.index.blobs {
+            let name = member::blob_name(&blob.digest);
+            let mut block = [0; BLOCK];
+            self.read_at(&mut block, offset, &name)?;
+            prelude::check_header(&block, &name, blob.size, offset)?;
+            let start = offset + BLOCK as u64;
+            starts.push(start);
+            let end = start + blob.size;
+            let zeros = &mut block[..member::padding(blob.size)];
+            self.read_at(zeros, end, &name)?;
+            prelude::check_padding(zeros, &name, end)?;
+            offset = end + zeros.len() as u64;
+        }
+        self.starts = starts;
+        let end = offset + member::END_BYTES as u64;
+        let mut block = [0; BLOCK];
+        for at in (offset..end).step_by(BLOCK) {
+            self.read_at(&mut block, at, "the end of the archive")?;
+            if block.iter().any(|byte| *byte != 0) {
+                return Err(VerifyError::Extra { offset: at, found: member::shown_name(&block) });
+            }
+        }
+        if self.file_bytes == end { Ok(()) } else { Err(VerifyError::Trailing { offset: end }) }
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64, member: &str) -> Result<(), VerifyError> {
+        let member = || member.to_owned();
+        self.file.read_exact_at(buffer, offset).map_err(|source| match source.kind() {
+            std::io::ErrorKind::UnexpectedEof => {
+                VerifyError::Truncated { member: member(), offset }
+            }
+            _ => VerifyError::Read { member: member(), offset, source },
+        })
+    }
+
+    /// The file's path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The proved index.
+    #[must_use]
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// The bytes that are signed, for nodes that prove them again.
+    #[must_use]
+    pub fn index_bytes(&self) -> &[u8] {
+        &self.index_bytes
+    }
+
+    /// The signature over [`BundleFile::index_bytes`].
+    #[must_use]
+    pub fn signature(&self) -> &str {
+        &self.signature
+    }
+
+    /// The key that signed.
+    #[must_use]
+    pub fn signer(&self) -> KeyId {
+        self.signer
+    }
+
+    /// Digest of the index's bytes: the bundle's identity.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Length of the file.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
+    /// Reads piece `piece` of the blob with that ordinal into `buffer` (its old content is lost)
+    /// and proves it.
+    ///
+    /// # Errors
+    /// When there is no such piece, or it can't be read, or it is not what the index says; then
+    /// `buffer` is empty.
+    pub fn read_piece_into(
+        &self,
+        ordinal: usize,
+        piece: usize,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), VerifyError> {
+        let result = self.fill_piece(ordinal, piece, buffer);
+        if result.is_err() {
+            buffer.clear();
+        }
+        result
+    }
+
+    /// As [`BundleFile::read_piece_into`], into new memory.
+    ///
+    /// # Errors
+    /// As [`BundleFile::read_piece_into`].
+    pub fn read_piece(&self, ordinal: usize, piece: usize) -> Result<Vec<u8>, VerifyError> {
+        let mut buffer = Vec::new();
+        self.read_piece_into(ordinal, piece, &mut buffer)?;
+        Ok(buffer)
+    }
+
+    fn fill_piece(
+        &self,
+        ordinal: usize,
+        piece: usize,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), VerifyError> {
+        let (Some(blob), Some(start)) = (self.index.blobs.get(ordinal), self.starts.get(ordinal))
+        else {
+            return Err(VerifyError::NoSuchBlob { digest: format!("number {ordinal}") });
+        };
+        let member = || member::blob_name(&blob.digest);
+        let Some(length) = self.index.piece_length(blob, piece) else {
+            return Err(VerifyError::NoSuchPiece { member: member(), piece });
+        };
+        buffer.resize(length as usize, 0);
+        let offset = start + piece as u64 * self.index.piece_size;
+        self.read_at(buffer, offset, &member())?;
+        let (expected, found) = (&blob.pieces[piece], Digest::of(buffer));
+        if *expected == found {
+            return Ok(());
+        }
+        let expected = expected.clone();
+        Err(VerifyError::Piece { member: member(), piece, offset, expected, found })
+    }
+
+    /// Writes the blob with that digest to `writer`, each piece proved before it is written and the
+    /// whole against its digest at the end.
+    ///
+    /// # Errors
+    /// When the index has no such blob, or a piece or the whole is not what the index says.
+    pub fn copy_blob(&self, digest: &Digest, writer: &mut impl Write) -> Result<u64, VerifyError> {
+        let Some(ordinal) = self.index.ordinal(digest) else {
+            return Err(VerifyError::NoSuchBlob { digest: digest.to_string() });
+        };
+        let blob = &self.index.blobs[ordinal];
+        let mut whole = Sha256::new();
+        let mut buffer = Vec::new();
+        for piece in 0..blob.pieces.len() {
+            self.read_piece_into(ordinal, piece, &mut buffer)?;
+            whole.update(&buffer);
+            writer.write_all(&buffer).map_err(|source| VerifyError::Write {
+                member: member::blob_name(digest),
+                source,
+            })?;
+        }
+        check_whole(blob, Digest::from_bytes(&whole.finalize().into()))?;
+        Ok(blob.size)
+    }
+
+    /// The whole content of a blob of at most `most` bytes (a manifest, a configuration), proved.
+    ///
+    /// # Errors
+    /// As [`BundleFile::copy_blob`]; a larger blob is `NoSuchBlob` to this call.
+    pub fn read_blob(&self, digest: &Digest, most: u64) -> Result<Vec<u8>, VerifyError> {
+        let small = self.index.blob(digest).is_some_and(|blob| blob.size <= most);
+        if !small {
+            let digest = format!("{digest} of at most {most} bytes");
+            return Err(VerifyError::NoSuchBlob { digest });
+        }
+        let mut content = Vec::new();
+        self.copy_blob(digest, &mut content)?;
+        Ok(content)
+    }
+}
+
+fn check_whole(blob: &Blob, found: Digest) -> Result<(), VerifyError> {
+    if found == blob.digest {
+        return Ok(());
+    }
+    Err(VerifyError::Blob { member: member::blob_name(&blob.digest), found })
+}
+
+/// What a bundle says about itself, with nothing proved: fit for showing, never for acting on.
+#[derive(Debug, Clone)]
+pub struct UnprovedIndex {
+    /// What the file says it holds.
+    pub index: Index,
+    /// Digest of the index's bytes.
+    pub digest: Digest,
+    /// Who the file says signed it.
+    pub claimed_signer: KeyId,
+    /// Length of the file.
+    pub file_bytes: u64,
+}
+
+/// Reads the index of a bundle without a key.
+///
+/// # Errors
+/// When the head of the file is not that of a bundle.
+pub fn read_unproved(path: &Path) -> Result<UnprovedIndex, VerifyError> {
+    let file = fs_err::File::open(path).map_err(|source| VerifyError::Open { source })?;
+    let file_bytes = file.metadata().map_err(|source| VerifyError::Open { source })?.len();
+    let head = prelude::read(&mut Source::new(BufReader::new(file)), None)?;
+    Ok(UnprovedIndex {
+        digest: Digest::of(&head.index_bytes),
+        index: head.index,
+        claimed_signer: head.signer,
+        file_bytes,
+    })
+}

@@ -1,0 +1,192 @@
+//! Proving a whole bundle in one pass, with memory that does not grow with it.
+//!
+//! Every byte of a blob is hashed once, as part of its piece, on all cores. That proves the blob:
+//! the signed index says which pieces in which order make it up, and its header was compared, so
+//! its content is what the builder hashed when he signed. That these pieces also have the blob's
+//! own digest is a claim of the builder about his own index; it holds by rule where a blob is one
+//! piece, and wherever a longer blob is used by its digest ([`crate::open::BundleFile::copy_blob`],
+//! the node's store) it is proved again.
+
+use std::{
+    io::Read,
+    num::NonZeroUsize,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+};
+
+use crate::{
+    error::VerifyError,
+    index::{Digest, Index},
+    keys::{KeyId, TrustedKeys},
+    member,
+    prelude::{self, Source},
+};
+
+/// More workers than this gain nothing: reading is the limit by then.
+const MAX_WORKERS: usize = 8;
+
+/// Pieces that may be on their way per worker, the one it hashes included.
+const PIECES_PER_WORKER: usize = 2;
+
+/// A bundle of which every byte was proved.
+#[derive(Debug, Clone)]
+pub struct VerifiedIndex {
+    /// The index.
+    pub index: Index,
+    /// Digest of the index's bytes: the bundle's identity.
+    pub digest: Digest,
+    /// The key that signed it.
+    pub signer: KeyId,
+    /// Length of the file.
+    pub file_bytes: u64,
+}
+
+/// Reads a whole bundle and proves every byte of it against `keys`.
+///
+/// # Errors
+/// At the first byte, in file order, that is not as the signed index says, naming the member.
+pub fn verify<R: Read>(reader: R, keys: &TrustedKeys) -> Result<VerifiedIndex, VerifyError> {
+    verify_with(reader, keys, &mut |_| {})
+}
+
+/// As [`verify`]; `bytes` is told, after each piece, how many bytes of the file were read.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_with<R: Read>(
+    reader: R,
+    keys: &TrustedKeys,
+    bytes: &mut dyn FnMut(u64),
+) -> Result<VerifiedIndex, VerifyError> {
+    let mut source = Source::new(reader);
+    let head = prelude::read(&mut source, Some(keys))?;
+    let workers = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    check_blobs(&mut source, &head.index, workers.min(MAX_WORKERS), bytes)?;
+    source.end()?;
+    Ok(VerifiedIndex {
+        digest: Digest::of(&head.index_bytes),
+        index: head.index,
+        signer: head.signer,
+        file_bytes: source.offset(),
+    })
+}
+
+/// A piece on its way from the reader to a worker.
+struct Piece {
+    blob: usize,
+    piece: usize,
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+/// What the workers found, shared with the reader.
+#[derive(Default)]
+struct Findings {
+    failed: AtomicBool,
+    first: Mutex<Option<(u64, VerifyError)>>,
+}
+
+impl Findings {
+    /// Keeps the finding nearest to the start, so that the same file always gives the same error.
+    fn add(&self, offset: u64, error: VerifyError) {
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        if first.as_ref().is_none_or(|(at, _)| offset < *at) {
+            *first = Some((offset, error));
+        }
+        self.failed.store(true, Ordering::Release);
+    }
+}
+
+/// Reads every blob on this thread and hashes the pieces on `workers` others.
+fn check_blobs<R: Read>(
+    source: &mut Source<R>,
+    index: &Index,
+    workers: usize,
+    bytes: &mut dyn FnMut(u64),
+) -> Result<(), VerifyError> {
+    let findings = Findings::default();
+    let (send, receive) = mpsc::channel();
+    let receive = Mutex::new(receive);
+    let (give_back, free) = mpsc::channel();
+    for _ in 0..workers * PIECES_PER_WORKER {
+        // The receiver is alive: it is a local of this function.
+        let _ = give_back.send(Vec::new());
+    }
+    let read = std::thread::scope(|scope| {
+        for _ in 0..workers {
+            let give_back = give_back.clone();
+            let (receive, findings) = (&receive, &findings);
+            scope.spawn(move || work(index, receive, &give_back, findings));
+        }
+        // Without this only the workers hold senders, and `free` closes should they all be gone.
+        drop(give_back);
+        let read = read_blobs(source, index, &send, &free, &findings, bytes);
+        drop(send);
+        read
+    });
+    let first = findings.first.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match first {
+        // Pieces are found bad after later bytes were read, so theirs is the earlier error.
+        Some((_, error)) => Err(error),
+        None => read,
+    }
+}
+
+fn read_blobs<R: Read>(
+    source: &mut Source<R>,
+    index: &Index,
+    send: &mpsc::Sender<Piece>,
+    free: &mpsc::Receiver<Vec<u8>>,
+    findings: &Findings,
+    bytes: &mut dyn FnMut(u64),
+) -> Result<(), VerifyError> {
+    for (number, blob) in index.blobs.iter().enumerate() {
+        let name = member::blob_name(&blob.digest);
+        source.header(&name, blob.size)?;
+        for piece in 0..blob.pieces.len() {
+            if findings.failed.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            let length = index.piece_length(blob, piece).unwrap_or(0);
+            let mut buffer =
+                free.recv().expect("a worker gives buffers back until the reader has ended");
+            buffer.resize(length as usize, 0);
+            let offset = source.offset();
+            source.fill(&mut buffer, &name)?;
+            bytes(source.offset());
+            send.send(Piece { blob: number, piece, offset, bytes: buffer })
+                .expect("the receiving end lives in the caller");
+        }
+        source.padding(&name, blob.size)?;
+    }
+    Ok(())
+}
+
+fn work(
+    index: &Index,
+    receive: &Mutex<mpsc::Receiver<Piece>>,
+    give_back: &mpsc::Sender<Vec<u8>>,
+    findings: &Findings,
+) {
+    loop {
+        let next = receive.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(next) = next else { return };
+        let blob = &index.blobs[next.blob];
+        let (expected, found) = (&blob.pieces[next.piece], Digest::of(&next.bytes));
+        if *expected != found {
+            let error = VerifyError::Piece {
+                member: member::blob_name(&blob.digest),
+                piece: next.piece,
+                offset: next.offset,
+                expected: expected.clone(),
+                found,
+            };
+            findings.add(next.offset, error);
+        }
+        // The reader may have ended with an error; then nobody needs the buffer.
+        let _ = give_back.send(next.bytes);
+    }
+}
