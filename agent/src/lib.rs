@@ -11,6 +11,9 @@
 
 pub mod check;
 pub mod facts;
+pub mod host;
+pub mod journal;
+pub mod run;
 pub mod step;
 pub mod store;
 pub mod wire;

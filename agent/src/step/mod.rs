@@ -4,8 +4,17 @@
 //! before is in the journal before the first change. *Found as wanted* is recorded as found and is
 //! never undone. The words here are the words of the plan, the journal, the progress and the docs.
 
+pub mod change;
+mod create_directory;
+mod not_yet;
+mod remove_file;
+mod set_sysctl;
+pub(crate) mod snapshot;
+mod write_file;
+
 use std::collections::BTreeMap;
 
+pub use change::{Before, BlobError, BlobSource, Context, Keep, StepError, Values};
 use kdc_bundles::index::Digest;
 use serde::{Deserialize, Serialize};
 
@@ -255,5 +264,21 @@ impl NodePlan {
     /// Never in practice: a plan always serialises.
     pub fn digest(&self) -> Result<Digest, serde_json::Error> {
         Ok(Digest::of(&serde_json::to_vec(self)?))
+    }
+}
+
+/// The behaviour of a step.
+fn change_of(step: &Step) -> Box<dyn change::AnyChange + '_> {
+    match step {
+        Step::CreateDirectory { path, mode } => {
+            Box::new(create_directory::CreateDirectory { path, mode: *mode })
+        }
+        Step::WriteFile { path, mode, content } => {
+            Box::new(write_file::WriteFile { path, mode: *mode, content })
+        }
+        Step::RemoveFile { path } => Box::new(remove_file::RemoveFile { path }),
+        Step::PlaceBinary { path, digest } => Box::new(write_file::PlaceBinary { path, digest }),
+        Step::SetSysctl { key, value } => Box::new(set_sysctl::SetSysctl { key, value }),
+        _ => Box::new(not_yet::NotYet),
     }
 }

@@ -1,0 +1,396 @@
+//! The real machine.
+
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt, chown, lchown},
+        process::{CommandExt, ExitStatusExt},
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use nix::{sys::signal, unistd::Pid};
+
+use super::{
+    Attributes, Feed, Host, HostError, Kind, Output, Program, Stat,
+    program::{MAX_STDOUT_BYTES, TAIL_BYTES},
+};
+
+/// Where programs are looked for.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Longest line handed to a listener; the rest of a longer one comes as further lines.
+const MAX_LINE_BYTES: u64 = 64 * 1024;
+
+/// This machine, or for files a tree of it that plays the root.
+#[derive(Debug, Clone)]
+pub struct SystemHost {
+    root: PathBuf,
+}
+
+impl SystemHost {
+    /// The machine itself.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::at("/")
+    }
+
+    /// File paths are taken below `root`; programs are those of the machine.
+    #[must_use]
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The real place of an absolute path.
+    fn place(&self, path: &str) -> Result<PathBuf, HostError> {
+        let relative = path.strip_prefix('/').unwrap_or("..");
+        if relative.split('/').any(|part| part == "..") || path.contains('\0') {
+            return Err(HostError::Path { path: path.to_owned() });
+        }
+        Ok(self.root.join(relative))
+    }
+
+    /// A mount point at or below `place`, if there is one.
+    fn mount_under(place: &Path) -> io::Result<Option<String>> {
+        let mounts = fs_err::read_to_string("/proc/self/mountinfo")?;
+        let found = mounts.lines().filter_map(|line| line.split(' ').nth(4)).find(|mount| {
+            Path::new(&mount.replace("\\040", " ")).starts_with(place)
+        });
+        Ok(found.map(str::to_owned))
+    }
+}
+
+impl Default for SystemHost {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn failed<'a>(action: &'static str, path: &'a str) -> impl Fn(io::Error) -> HostError + 'a {
+    move |source| HostError::File { action, path: path.to_owned(), source }
+}
+
+/// `None` in place of "nothing is there".
+fn unless_missing<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Make the names in a directory survive a power cut.
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    fs_err::File::open(directory)?.sync_all()
+}
+
+fn sync_parent(place: &Path) -> io::Result<()> {
+    sync_directory(place.parent().unwrap_or(Path::new("/")))
+}
+
+/// A temporary file beside `place`, complete, with its attributes, on disk.
+fn write_beside(
+    place: &Path,
+    content: &mut dyn Read,
+    attributes: Attributes,
+) -> io::Result<tempfile::TempPath> {
+    let directory = place.parent().unwrap_or(Path::new("/"));
+    let file = tempfile::Builder::new().prefix(".kdc-").tempfile_in(directory)?;
+    let (mut file, path) = file.into_parts();
+    io::copy(content, &mut file)?;
+    chown(&path, Some(attributes.uid), Some(attributes.gid))?;
+    file.set_permissions(std::fs::Permissions::from_mode(attributes.mode))?;
+    file.sync_all()?;
+    Ok(path)
+}
+
+impl Host for SystemHost {
+    fn stat(&self, path: &str) -> Result<Option<Stat>, HostError> {
+        let found = unless_missing(fs_err::symlink_metadata(self.place(path)?));
+        let Some(metadata) = found.map_err(failed("look at", path))? else { return Ok(None) };
+        let file_type = metadata.file_type();
+        let kind = match () {
+            () if file_type.is_file() => Kind::File,
+            () if file_type.is_dir() => Kind::Directory,
+            () if file_type.is_symlink() => Kind::Link,
+            () => Kind::Other,
+        };
+        let (mode, uid, gid) = (metadata.mode() & 0o7777, metadata.uid(), metadata.gid());
+        Ok(Some(Stat { kind, attributes: Attributes { mode, uid, gid }, size: metadata.len() }))
+    }
+
+    fn open(&self, path: &str) -> Result<Option<Box<dyn Read + '_>>, HostError> {
+        let file = unless_missing(fs_err::File::open(self.place(path)?));
+        Ok(file.map_err(failed("open", path))?.map(|file| Box::new(file) as Box<dyn Read>))
+    }
+
+    fn read_link(&self, path: &str) -> Result<String, HostError> {
+        let target = fs_err::read_link(self.place(path)?).map_err(failed("read link", path))?;
+        Ok(target.to_string_lossy().into_owned())
+    }
+
+    fn list(&self, path: &str) -> Result<Option<Vec<String>>, HostError> {
+        let entries = unless_missing(fs_err::read_dir(self.place(path)?));
+        let Some(entries) = entries.map_err(failed("list", path))? else { return Ok(None) };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(failed("list", path))?;
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(Some(names))
+    }
+
+    fn write_from(
+        &self,
+        path: &str,
+        content: &mut dyn Read,
+        attributes: Attributes,
+    ) -> Result<(), HostError> {
+        let place = self.place(path)?;
+        let mut write = || {
+            write_beside(&place, content, attributes)?.persist(&place)?;
+            sync_parent(&place)
+        };
+        write().map_err(failed("write", path))
+    }
+
+    fn set_kernel_value(&self, path: &str, value: &str) -> Result<(), HostError> {
+        let place = self.place(path)?;
+        let write = || {
+            let mut file = fs_err::OpenOptions::new().write(true).open(&place)?;
+            file.write_all(value.as_bytes())
+        };
+        write().map_err(failed("set", path))
+    }
+
+    fn make_directory(&self, path: &str, attributes: Attributes) -> Result<(), HostError> {
+        let place = self.place(path)?;
+        let make = || {
+            match fs_err::create_dir(&place) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && place.is_dir() => {}
+                result => result?,
+            }
+            sync_parent(&place)
+        };
+        make().map_err(failed("make directory", path))?;
+        self.set_attributes(path, attributes)
+    }
+
+    fn make_link(&self, path: &str, target: &str) -> Result<(), HostError> {
+        let place = self.place(path)?;
+        let directory = place.parent().unwrap_or(Path::new("/"));
+        let make = || {
+            tempfile::Builder::new()
+                .prefix(".kdc-")
+                .make_in(directory, |beside| std::os::unix::fs::symlink(target, beside))?
+                .into_temp_path()
+                .persist(&place)?;
+            sync_directory(directory)
+        };
+        make().map_err(failed("make link", path))
+    }
+
+    fn set_attributes(&self, path: &str, attributes: Attributes) -> Result<(), HostError> {
+        let place = self.place(path)?;
+        let set = || {
+            lchown(&place, Some(attributes.uid), Some(attributes.gid))?;
+            let permissions = std::fs::Permissions::from_mode(attributes.mode);
+            fs_err::set_permissions(&place, permissions)?;
+            fs_err::File::open(&place)?.sync_all()
+        };
+        set().map_err(failed("set owner and mode of", path))
+    }
+
+    fn remove(&self, path: &str) -> Result<(), HostError> {
+        let place = self.place(path)?;
+        match unless_missing(fs_err::remove_file(&place)).map_err(failed("remove", path))? {
+            Some(()) => sync_parent(&place).map_err(failed("remove", path)),
+            None => Ok(()),
+        }
+    }
+
+    fn remove_directory(&self, path: &str) -> Result<bool, HostError> {
+        let place = self.place(path)?;
+        match unless_missing(fs_err::remove_dir(&place)) {
+            Ok(None) => Ok(true),
+            Ok(Some(())) => {
+                sync_parent(&place).map_err(failed("remove", path))?;
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
+            Err(error) => Err(failed("remove", path)(error)),
+        }
+    }
+
+    fn remove_tree(&self, path: &str) -> Result<(), HostError> {
+        let place = self.place(path)?;
+        let mount = Self::mount_under(&place).map_err(failed("remove", path))?;
+        if let Some(mount) = mount {
+            return Err(HostError::Mounted { path: path.to_owned(), mount });
+        }
+        let Some(stat) = self.stat(path)? else { return Ok(()) };
+        if stat.kind != Kind::Directory {
+            return self.remove(path);
+        }
+        unless_missing(fs_err::remove_dir_all(&place)).map_err(failed("remove", path))?;
+        sync_parent(&place).map_err(failed("remove", path))
+    }
+
+    fn stream(
+        &self,
+        program: &Program,
+        feed: Feed<'_>,
+        line: &mut dyn FnMut(&str),
+    ) -> Result<Output, HostError> {
+        let mut child = spawn(program)?;
+        let listening = listen(&mut child);
+        let mut stdin = child.stdin.take();
+        std::thread::scope(|scope| {
+            let fed = scope.spawn(move || {
+                let Some(pipe) = stdin.as_mut() else { return Ok(()) };
+                feed(pipe).and_then(|()| pipe.flush())
+            });
+            let ended = attend(program, &mut child, &listening, || fed.is_finished(), line);
+            if ended.is_err() {
+                kill_group(&child);
+            }
+            let fed = fed.join().unwrap_or_else(|_| Err(io::Error::other("the feeder panicked")));
+            match (ended, fed) {
+                (Err(error), _) => Err(error),
+                (Ok(_), Err(source)) if source.kind() != io::ErrorKind::BrokenPipe => {
+                    Err(HostError::Feed { program: program.name().to_owned(), source })
+                }
+                (Ok(output), _) => Ok(output),
+            }
+        })
+    }
+
+    fn sleep(&self, duration: Duration) {
+        std::thread::sleep(duration);
+    }
+
+    fn now_unix_ms(&self) -> u64 {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Start in a process group of its own, so that a deadline ends its children too.
+fn spawn(program: &Program) -> Result<Child, HostError> {
+    Command::new(program.name())
+        .args(program.arguments())
+        .env_clear()
+        .envs([("PATH", PATH), ("HOME", "/root"), ("LC_ALL", "C")])
+        .envs(program.environment().iter().map(|(name, value)| (name, value)))
+        .current_dir("/")
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|source| HostError::Start { program: program.name().to_owned(), source })
+}
+
+fn kill_group(child: &Child) {
+    if let Ok(id) = i32::try_from(child.id()) {
+        // The group may be gone already, which is what we want.
+        let _gone = signal::killpg(Pid::from_raw(id), signal::Signal::SIGKILL);
+    }
+}
+
+/// What a program's pipes deliver.
+enum Heard {
+    Out(Vec<u8>),
+    Err(Vec<u8>),
+}
+
+/// Read both pipes on threads of their own; the channel ends when both are closed.
+fn listen(child: &mut Child) -> mpsc::Receiver<Heard> {
+    // Bounded, so that a program which talks faster than we listen waits instead of filling memory.
+    let (sender, receiver) = mpsc::sync_channel(64);
+    if let Some(stdout) = child.stdout.take() {
+        let sender = sender.clone();
+        std::thread::spawn(move || relay(stdout, |line| sender.send(Heard::Out(line)).is_ok()));
+    }
+    if let Some(stderr) = child.stderr.take() {
+        std::thread::spawn(move || relay(stderr, |line| sender.send(Heard::Err(line)).is_ok()));
+    }
+    receiver
+}
+
+fn relay(pipe: impl Read, mut send: impl FnMut(Vec<u8>) -> bool) {
+    let mut pipe = BufReader::new(pipe);
+    loop {
+        let mut line = Vec::new();
+        // A pipe that cannot be read is as good as closed: the exit status tells the rest.
+        match (&mut pipe).take(MAX_LINE_BYTES).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) if !send(line) => return,
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Collect output until the program has ended and its pipes are closed, or its time is up.
+fn attend(
+    program: &Program,
+    child: &mut Child,
+    listening: &mpsc::Receiver<Heard>,
+    fed: impl Fn() -> bool,
+    line: &mut dyn FnMut(&str),
+) -> Result<Output, HostError> {
+    let start = Instant::now();
+    let mut output = Output::default();
+    let mut ended: Option<(ExitStatus, Instant)> = None;
+    let wait_failed =
+        |source| HostError::File { action: "wait for", path: program.name().to_owned(), source };
+    loop {
+        if ended.is_none() && start.elapsed() > program.deadline() {
+            kill_group(child);
+            child.wait().map_err(wait_failed)?;
+            let (seconds, tail) = (program.deadline().as_secs(), output.tail());
+            return Err(HostError::Deadline { program: program.line(), seconds, tail });
+        }
+        let closed = match listening.recv_timeout(Duration::from_millis(20)) {
+            Ok(Heard::Out(bytes)) => {
+                line(String::from_utf8_lossy(&bytes).trim_end_matches('\n'));
+                if output.stdout.len() + bytes.len() <= MAX_STDOUT_BYTES {
+                    output.stdout.extend(bytes);
+                }
+                continue;
+            }
+            Ok(Heard::Err(bytes)) => {
+                output.stderr.extend(bytes);
+                let extra = output.stderr.len().saturating_sub(TAIL_BYTES);
+                output.stderr.drain(..extra);
+                continue;
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => false,
+            Err(mpsc::RecvTimeoutError::Disconnected) => true,
+        };
+        if closed {
+            // The pipes ended, so the program is about to: no need to burn a core meanwhile.
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        if ended.is_none() {
+            ended = child.try_wait().map_err(wait_failed)?.map(|status| (status, Instant::now()));
+        }
+        // A daemon that a program left behind may hold its pipes open for ever: two seconds of grace.
+        if let Some((status, at)) = ended
+            && (closed || at.elapsed() > Duration::from_secs(2))
+            && (fed() || at.elapsed() > Duration::from_secs(2))
+        {
+            output.code = status.code().or(status.signal().map(|n| 128 + n)).unwrap_or(1);
+            return Ok(output);
+        }
+    }
+}
+

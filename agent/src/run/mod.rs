@@ -1,0 +1,355 @@
+//! A run: one node carries out its plan, by itself, and can be taken up again or taken back.
+//!
+//! | Call | What |
+//! |---|---|
+//! | [`create`] | lay out a run's directory: `plan.json`, then an empty journal |
+//! | [`execute`] | carry a plan out, or go on where it was left |
+//! | [`undo`] | take back everything in force, newest run first |
+//! | [`list`], [`in_force`] | what runs there are; what of them stands |
+//! | [`survey`] | which steps are as wanted now; changes nothing |
+//! | [`start_unit`] | have systemd run one of the above in a unit of its own |
+//!
+//! The order is always: look, judge, write down, change, write down. After a crash a step that was
+//! begun is applied again, and what was seen *first* stays what undo restores.
+
+mod execute;
+mod survey;
+mod undo;
+mod unit;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+pub use execute::{create, execute};
+use kdc_bundles::index::Digest;
+pub use survey::survey;
+pub use undo::undo;
+pub use unit::{start_unit, stop_on_signals};
+
+use crate::{
+    host::{Attributes, Host, HostError},
+    journal::{self, Entry, JournalError, Reading},
+    step::{NodePlan, StepError, change::Values},
+    wire::{Event, EventBody, Failure, Outcome, RunSummary, SecretText},
+};
+
+/// Where runs live on a node.
+pub const RUNS_DIR: &str = "/var/lib/kdc/runs";
+
+/// Where values are handed to runs: `<VALUES_DIR>/<run>/<name>`.
+pub const VALUES_DIR: &str = "/run/kdc/values";
+
+/// Name of the plan in a run's directory.
+pub const PLAN_FILE: &str = "plan.json";
+
+/// Largest plan a node reads.
+pub const MAX_PLAN_BYTES: u64 = 96 * 1024 * 1024;
+
+/// Told what happens, as it happens.
+pub trait Observer {
+    /// An event; `seq` 0 if it is not in the journal.
+    fn event(&self, event: &Event);
+}
+
+/// A run that could not go on for a reason that is not a step's.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The journal cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The machine would not.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// A file of the run cannot be read or written.
+    #[error("cannot {action} {path}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The plan is not the one the journal was begun with, or makes no sense.
+    #[error("{path} is not usable: {reason}")]
+    Plan {
+        /// The plan.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The run was undone; it cannot be taken up again.
+    #[error("run {run} was undone")]
+    WasUndone {
+        /// Run id.
+        run: String,
+    },
+    /// A run's name would not be safe as a file and unit name.
+    #[error("`{run}` is not a run id: letters, digits, `-` and `.`, at most 80")]
+    RunId {
+        /// What was given.
+        run: String,
+    },
+}
+
+impl RunError {
+    /// Stable code, listed in `docs/steps.md`.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Journal(error) => error.code(),
+            Self::Host(_) => "RUN-001",
+            Self::File { .. } => "RUN-002",
+            Self::Plan { .. } => "RUN-003",
+            Self::WasUndone { .. } => "RUN-004",
+            Self::RunId { .. } => "RUN-005",
+        }
+    }
+
+    /// The one next thing to try, if there is one.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Journal(error) => error.hint(),
+            Self::Host(error) => error.hint(),
+            Self::File { .. } | Self::RunId { .. } => None,
+            Self::Plan { .. } => Some("undo this run, then apply again".to_owned()),
+            Self::WasUndone { .. } => Some("start a new run with `apply`".to_owned()),
+        }
+    }
+
+    /// For the wire.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        let mut message = self.to_string();
+        if let Some(cause) = std::error::Error::source(self) {
+            message = format!("{message}: {cause}");
+        }
+        Failure { code: self.code().to_owned(), message, hint: self.hint() }
+    }
+}
+
+/// Refuse a run id that is not safe as a file and unit name.
+///
+/// # Errors
+/// [`RunError::RunId`].
+pub fn check_run_id(run: &str) -> Result<(), RunError> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    let good = !run.is_empty() && run.len() <= 80 && run.bytes().all(plain) && !run.starts_with('.');
+    if good { Ok(()) } else { Err(RunError::RunId { run: run.to_owned() }) }
+}
+
+/// Values in files only root reads, under [`VALUES_DIR`].
+pub struct FileValues<'a> {
+    /// The machine.
+    pub host: &'a dyn Host,
+    /// `/run/kdc/values/<run>`.
+    pub directory: String,
+}
+
+impl<'a> FileValues<'a> {
+    /// The values of one run.
+    #[must_use]
+    pub fn of_run(host: &'a dyn Host, run: &str) -> Self {
+        Self { host, directory: format!("{VALUES_DIR}/{run}") }
+    }
+
+    /// Hand a value over.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn provide(&self, name: &str, value: &SecretText) -> Result<(), HostError> {
+        let mut directory = String::new();
+        for part in self.directory.split('/').filter(|part| !part.is_empty()) {
+            directory = format!("{directory}/{part}");
+            if self.host.stat(&directory)?.is_none() {
+                self.host.make_directory(&directory, Attributes::root(0o700))?;
+            }
+        }
+        let path = format!("{}/{name}", self.directory);
+        self.host.write(&path, value.expose().as_bytes(), Attributes::root(0o600))
+    }
+}
+
+impl Values for FileValues<'_> {
+    fn get(&self, name: &str) -> Result<Option<SecretText>, HostError> {
+        let text = self.host.read_text(&format!("{}/{name}", self.directory))?;
+        Ok(text.map(SecretText::new))
+    }
+}
+
+/// A step's place in its journal.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// Not looked at yet.
+    #[default]
+    Untouched,
+    /// Was as wanted.
+    Found,
+    /// May have changed things.
+    Begun(crate::step::Before),
+    /// Has changed things.
+    Done(crate::step::Before),
+    /// Was taken back.
+    Undone,
+}
+
+/// Where a step stands after these records.
+#[must_use]
+pub fn standing(records: &[journal::Record], step: &str) -> Standing {
+    let mut standing = Standing::Untouched;
+    for record in records {
+        standing = match (&record.entry, standing) {
+            (Entry::Found { step: id }, _) if id == step => Standing::Found,
+            (Entry::Begun { step: id, before }, Standing::Untouched) if id == step => {
+                Standing::Begun(before.clone())
+            }
+            (Entry::Done { step: id }, Standing::Begun(before)) if id == step => {
+                Standing::Done(before)
+            }
+            (Entry::Undone { step: id }, _) if id == step => Standing::Undone,
+            (_, unchanged) => unchanged,
+        };
+    }
+    standing
+}
+
+/// Ids of the steps whose changes are in force, in the order they began.
+#[must_use]
+pub fn steps_in_force(reading: &[journal::Record]) -> Vec<String> {
+    let mut steps: Vec<String> = Vec::new();
+    for record in reading {
+        match &record.entry {
+            Entry::Begun { step, .. } if !steps.contains(step) => steps.push(step.clone()),
+            Entry::Undone { step } => steps.retain(|id| id != step),
+            _ => {}
+        }
+    }
+    steps
+}
+
+/// The plan in a run's directory.
+///
+/// # Errors
+/// If it cannot be read or makes no sense.
+pub fn load_plan(run_dir: &Path) -> Result<NodePlan, RunError> {
+    let path = run_dir.join(PLAN_FILE);
+    let failed = |source| RunError::File { action: "read", path: path.clone(), source };
+    let size = fs_err::metadata(&path).map_err(failed)?.len();
+    if size > MAX_PLAN_BYTES {
+        let reason = "it is larger than 96 MiB".to_owned();
+        return Err(RunError::Plan { path, reason });
+    }
+    let bytes = fs_err::read(&path).map_err(failed)?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| RunError::Plan { path: path.clone(), reason: error.to_string() })
+}
+
+/// Every run on this node, oldest first, as its journal tells it.
+///
+/// # Errors
+/// If a journal is broken or the directory cannot be read.
+pub fn list(runs_dir: &Path) -> Result<Vec<RunSummary>, RunError> {
+    let failed =
+        |source| RunError::File { action: "list", path: runs_dir.to_owned(), source };
+    let entries = match fs_err::read_dir(runs_dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut runs = Vec::new();
+    for entry in entries {
+        let directory = entry.map_err(failed)?.path();
+        let reading = journal::load(&directory)?;
+        if let Some(summary) = summarise(&directory, &reading) {
+            let opened = reading.records.first().map_or(0, |record| record.at_unix_ms);
+            runs.push((opened, summary));
+        }
+    }
+    runs.sort_by(|(left, a), (right, b)| left.cmp(right).then_with(|| a.run.cmp(&b.run)));
+    Ok(runs.into_iter().map(|(_, summary)| summary).collect())
+}
+
+fn summarise(run_dir: &Path, reading: &Reading) -> Option<RunSummary> {
+    let Entry::Opened { run, cluster, plan, .. } = &reading.records.first()?.entry else {
+        return None;
+    };
+    let busy = matches!(journal::is_busy(run_dir), Ok(true));
+    let outcome = match reading.records.last().map(|record| &record.entry) {
+        Some(Entry::Awaiting { value, .. }) if busy => {
+            Outcome::Running { awaits: Some(value.clone()) }
+        }
+        _ if busy => Outcome::Running { awaits: None },
+        Some(Entry::Ended { outcome }) => outcome.clone(),
+        _ => Outcome::Interrupted,
+    };
+    Some(RunSummary {
+        run: run.clone(),
+        cluster: cluster.clone(),
+        plan: plan.clone(),
+        outcome,
+        in_force: !steps_in_force(&reading.records).is_empty(),
+    })
+}
+
+/// The receipt: runs whose changes are in force, oldest first.
+///
+/// # Errors
+/// As [`list`].
+pub fn in_force(runs_dir: &Path) -> Result<Vec<RunSummary>, RunError> {
+    Ok(list(runs_dir)?.into_iter().filter(|run| run.in_force).collect())
+}
+
+/// An unfinished run of an equal plan, to be resumed instead of starting another.
+///
+/// # Errors
+/// As [`list`].
+pub fn unfinished(runs_dir: &Path, plan: &Digest) -> Result<Option<String>, RunError> {
+    let resumable = |outcome: &Outcome| {
+        matches!(outcome, Outcome::Failed { .. } | Outcome::Interrupted | Outcome::Running { .. })
+    };
+    Ok(list(runs_dir)?
+        .into_iter()
+        .rev()
+        .find(|run| run.plan == *plan && resumable(&run.outcome))
+        .map(|run| run.run))
+}
+
+/// Where a run's events come from: its journal, its clock, who listens.
+struct Teller<'a> {
+    run: String,
+    host: &'a dyn Host,
+    observer: &'a dyn Observer,
+}
+
+impl Teller<'_> {
+    /// Write an entry down, then tell it.
+    fn record(&self, journal: &mut journal::Journal, entry: Entry) -> Result<(), JournalError> {
+        let record = journal.append(self.host.now_unix_ms(), entry)?;
+        if let Some(body) = record.entry.event() {
+            self.tell(record.seq, record.at_unix_ms, body);
+        }
+        Ok(())
+    }
+
+    fn tell(&self, seq: u64, at_unix_ms: u64, body: EventBody) {
+        self.observer.event(&Event { run: self.run.clone(), seq, at_unix_ms, body });
+    }
+
+    fn note(&self, step: &str, text: &str) {
+        let (step, text) = (step.to_owned(), text.to_owned());
+        self.tell(0, self.host.now_unix_ms(), EventBody::Note { step, text });
+    }
+}
+
+/// Asked to stop between two steps.
+fn stopped(stop: &AtomicBool) -> bool {
+    stop.load(Ordering::Relaxed)
+}
+
+/// The failure of a step, with all its causes.
+fn failure_of(error: &StepError) -> Failure {
+    error.failure()
+}
