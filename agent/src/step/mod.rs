@@ -220,7 +220,6 @@ pub enum Step {
     /// Wait, bounded; the plan's deadline and the current state are in the progress.
     WaitUntil {
         /// What for.
-        #[serde(flatten)]
         condition: Condition,
         /// Give up after this long.
         timeout_secs: u64,
@@ -280,5 +279,29 @@ fn change_of(step: &Step) -> Box<dyn change::AnyChange + '_> {
         Step::PlaceBinary { path, digest } => Box::new(write_file::PlaceBinary { path, digest }),
         Step::SetSysctl { key, value } => Box::new(set_sysctl::SetSysctl { key, value }),
         _ => Box::new(not_yet::NotYet),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_with_every_condition_comes_back_from_json() {
+        let conditions = [
+            Condition::ApiReady,
+            Condition::NodesReady { nodes: vec!["w1".to_owned()] },
+            Condition::WorkloadReady {
+                namespace: "kube-system".to_owned(),
+                workload: "deployment/coredns".to_owned(),
+            },
+            Condition::UnitActive { unit: "containerd.service".to_owned() },
+        ];
+        for condition in conditions {
+            let step = Step::WaitUntil { condition, timeout_secs: 60 };
+            let text = serde_json::to_string(&step).expect("serialises");
+            let back: Step = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            assert_eq!(back, step);
+        }
     }
 }
