@@ -12,14 +12,34 @@ packages=(
   nftables          # the differ reads rules with it on servers that have none
   iptables
   procps
+  openssh-server    # the SSH tests start their own sshd on loopback
+  build-essential   # the C parts of Rust crates, and pause
+  git
+  curl
+  ca-certificates
+  qemu-system-x86   # machines
+  qemu-utils
+  seabios
+  ipxe-qemu
 )
 missing=()
 for package in "${packages[@]}"; do
   state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
   if [ "$state" != installed ]; then missing+=("$package"); fi
 done
-if [ ${#missing[@]} = 0 ]; then exit 0; fi
-echo "installing: ${missing[*]}" >&2
+# Rust 1.95 or newer, if it isn't there: Debian 12's own is too old.
+if ! command -v cargo > /dev/null && [ ! -x "$HOME/.cargo/bin/cargo" ]; then need_rust=1; fi
+if [ ${#missing[@]} = 0 ] && [ -z "${need_rust:-}" ]; then exit 0; fi
+if [ "$(id -u)" != 0 ]; then echo "make: root is needed to install ${missing[*]} (and to make a lab): run as root" >&2; exit 1; fi
+echo "installing: ${missing[*]} ${need_rust:+rust}" >&2
 export DEBIAN_FRONTEND=noninteractive
+apt=(apt-get -o DPkg::Lock::Timeout=300 -q -y --no-install-recommends --allow-downgrades)
 apt-get -o DPkg::Lock::Timeout=300 update -q >&2
-apt-get -o DPkg::Lock::Timeout=300 install -q -y --no-install-recommends "${missing[@]}" >&2
+# A qemu-utils from backports breaks the release's qemu-system-x86: take both from the release.
+for i in "${!missing[@]}"; do
+  if [ "${missing[$i]}" = qemu-system-x86 ]; then missing+=(qemu-utils/bookworm); fi
+done
+"${apt[@]}" install "${missing[@]}" >&2
+if [ -n "${need_rust:-}" ]; then
+  curl --proto '=https' --tlsv1.2 -fsS https://sh.rustup.rs | sh -s -- -y --profile minimal --component clippy --component rustfmt >&2
+fi

@@ -2,6 +2,7 @@
 //!
 //! - [`server::Server`]: one server, whatever it is made of, and the [`server::Fault`]s it can suffer.
 //! - [`lab::Lab`]: light servers on a private bridge with no way out; `kdc-lab` is its command.
+//! - [`machine::Machine`]: a server with a kernel of its own, under QEMU.
 //! - [`differ`]: what differs on a server between two moments.
 //!
 //! ```no_run
@@ -16,5 +17,6 @@
 //! ```
 
 pub mod lab;
+pub mod machine;
 pub mod program;
 pub mod server;
