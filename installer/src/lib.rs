@@ -1,5 +1,7 @@
 //! The operator's command: read, ask, show; plan; drive many nodes over SSH.
 
 pub mod command;
+pub mod distribution;
+pub mod plan;
 pub mod show;
 pub mod ssh;

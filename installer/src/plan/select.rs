@@ -1,0 +1,77 @@
+//! What of the bundle one node needs: by role, by platform.
+
+use kdc_agent::facts::Facts;
+use kdc_bundles::index::{Artifact, ArtifactKind, Digest, Index};
+use kdc_profiles::cluster::Node;
+
+use super::PlanError;
+
+/// Binaries without which nothing can be installed.
+const REQUIRED_BINARIES: &[&str] = &["kubelet", "kubeadm", "kubectl"];
+
+/// The artifacts for one node, each list in the index's order.
+pub(super) struct Selection<'i> {
+    pub(super) agent: &'i Artifact,
+    pub(super) packages: Vec<&'i Artifact>,
+    pub(super) binaries: Vec<&'i Artifact>,
+    pub(super) images: Vec<&'i Artifact>,
+}
+
+impl<'i> Selection<'i> {
+    pub(super) fn of(index: &'i Index, facts: &Facts, node: &Node) -> Result<Self, PlanError> {
+        let of_kind = |kind: ArtifactKind| -> Vec<&'i Artifact> {
+            let fits = |artifact: &&Artifact| {
+                artifact.kind == kind
+                    && artifact.platform.as_ref().is_none_or(|of| *of == facts.platform)
+                    && (artifact.roles.is_empty()
+                        || artifact.roles.iter().any(|role| role == node.role.as_str()))
+            };
+            index.artifacts.iter().filter(fits).collect()
+        };
+        let missing = |kind: &'static str, name: &str| PlanError::MissingArtifact {
+            node: node.name.clone(),
+            kind,
+            name: name.to_owned(),
+            platform: facts.platform.clone(),
+        };
+        let agents = of_kind(ArtifactKind::Agent);
+        let agent = agents.first().ok_or_else(|| missing("agent", "kdc-agent"))?;
+        let binaries = of_kind(ArtifactKind::Binary);
+        for name in REQUIRED_BINARIES {
+            if !binaries.iter().any(|binary| binary.name == *name) {
+                return Err(missing("binary", name));
+            }
+        }
+        let images = of_kind(ArtifactKind::Image);
+        if let Some(pause) = index.parameters.get("pauseImage")
+            && !images.iter().any(|image| image.name == *pause)
+        {
+            return Err(missing("image", pause));
+        }
+        Ok(Self { agent, packages: of_kind(ArtifactKind::Package), binaries, images })
+    }
+
+    /// Every blob once, sorted.
+    pub(super) fn blobs(&self) -> Vec<Digest> {
+        let lists = [&self.packages, &self.binaries, &self.images];
+        let mut blobs: Vec<Digest> = lists
+            .into_iter()
+            .flatten()
+            .copied()
+            .chain([self.agent])
+            .flat_map(|artifact| artifact.blobs.iter().cloned())
+            .collect();
+        blobs.sort();
+        blobs.dedup();
+        blobs
+    }
+
+    /// Blobs of one kind, each once.
+    pub(super) fn blobs_of(artifacts: &[&Artifact]) -> Vec<Digest> {
+        let mut blobs: Vec<Digest> =
+            artifacts.iter().flat_map(|artifact| artifact.blobs.iter().cloned()).collect();
+        blobs.sort();
+        blobs.dedup();
+        blobs
+    }
+}

@@ -1,0 +1,241 @@
+//! What a plan must hold, and what must not change it.
+
+use std::collections::BTreeSet;
+
+use kdc_agent::step::Step;
+use proptest::prelude::*;
+
+use super::*;
+
+fn plan_of(cluster: &Cluster, facts: &BTreeMap<String, Facts>) -> Result<ClusterPlan, PlanError> {
+    let index = samples::index();
+    let digest = Digest::of(b"index");
+    let profile = kdc_profiles::profile::shipped(&cluster.profile).expect("shipped");
+    plan(&Inputs { cluster, profile: &profile, index: &index, index_digest: &digest, facts })
+}
+
+fn good() -> ClusterPlan {
+    let cluster = samples::cluster();
+    plan_of(&cluster, &samples::facts(&cluster)).expect("plan")
+}
+
+#[test]
+fn the_plan_of_a_small_cluster_reads_as_recorded() {
+    insta::assert_snapshot!("small-cluster", render(&good()));
+}
+
+#[test]
+fn phases_come_in_order_and_ids_are_unique() {
+    const ORDER: &[&str] = &["host", "runtime", "images", "network", "kubernetes", "finish"];
+    for node in &good().nodes {
+        let positions: Vec<usize> = node
+            .plan
+            .steps
+            .iter()
+            .map(|step| ORDER.iter().position(|phase| *phase == step.phase).expect("known phase"))
+            .collect();
+        assert!(positions.is_sorted(), "{}: {positions:?}", node.name);
+        let ids: BTreeSet<&str> = node.plan.steps.iter().map(|step| step.id.as_str()).collect();
+        assert_eq!(ids.len(), node.plan.steps.len(), "{}", node.name);
+    }
+}
+
+#[test]
+fn every_blob_a_step_names_is_sent_and_nothing_else() {
+    for node in &good().nodes {
+        let mut named = BTreeSet::new();
+        for planned in &node.plan.steps {
+            match &planned.step {
+                Step::PlaceBinary { digest, .. } => {
+                    named.insert(digest.clone());
+                }
+                Step::InstallPackages { packages } => {
+                    named.extend(packages.iter().map(|package| package.digest.clone()));
+                }
+                Step::ImportImages { images } => {
+                    named.extend(images.iter().flat_map(|image| image.blobs.clone()));
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(named.into_iter().collect::<Vec<_>>(), node.blobs, "{}", node.name);
+    }
+}
+
+#[test]
+fn a_worker_gets_no_image_of_the_control_plane() {
+    let plan = good();
+    let images = |name: &str| -> Vec<String> {
+        let steps = &plan.node(name).expect(name).plan.steps;
+        let images = steps.iter().find_map(|step| match &step.step {
+            Step::ImportImages { images } => Some(images),
+            _ => None,
+        });
+        images.expect("images").iter().map(|image| image.name.clone()).collect()
+    };
+    assert_eq!(images("w1"), ["k8s.gcr.io/pause:3.2"]);
+    assert_eq!(images("cp1").len(), 2);
+    assert!(
+        plan.node("w1").expect("w1").bytes_to_send < plan.node("cp1").expect("cp1").bytes_to_send
+    );
+}
+
+#[test]
+fn swap_is_only_turned_off_when_the_file_says_so() {
+    let mut cluster = samples::cluster();
+    let facts = samples::facts(&cluster);
+    let has = |plan: &ClusterPlan| {
+        plan.nodes.iter().any(|node| node.plan.steps.iter().any(|s| s.step == Step::DisableSwap))
+    };
+    assert!(!has(&plan_of(&cluster, &facts).expect("plan")));
+    cluster.settings.disable_swap = true;
+    assert!(has(&plan_of(&cluster, &facts).expect("plan")));
+}
+
+#[test]
+fn the_lab_s_limits_reach_containerd_and_kube_proxy() {
+    let cluster = samples::cluster();
+    let mut facts = samples::facts(&cluster);
+    let worker = facts.get_mut("w1").expect("w1");
+    worker.cap_sys_resource = Known::Known(false);
+    worker.conntrack_max_writable = Known::Known(false);
+    worker.cgroup = Known::Known(CgroupVersion::V1);
+    let plan = plan_of(&cluster, &facts).expect("plan");
+    let text = serde_json::to_string(&plan.node("cp1").expect("cp1").plan).expect("json");
+    assert!(text.contains("maxPerCore: 0") && text.contains("oomScoreAdj: 0"), "{text}");
+    assert!(text.contains("\"restrictOomScoreAdj\":false"));
+    let text = serde_json::to_string(&plan.node("w1").expect("w1").plan).expect("json");
+    assert!(text.contains("\"restrictOomScoreAdj\":true"));
+    assert!(text.contains("cgroup-driver: cgroupfs"), "{text}");
+}
+
+#[test]
+fn what_is_missing_is_named_with_what_to_do() {
+    let cluster = samples::cluster();
+    let digest = Digest::of(b"index");
+    let profile = kdc_profiles::profile::shipped("cluster").expect("shipped");
+    let facts = samples::facts(&cluster);
+    let attempt = |index: &Index, facts: &BTreeMap<String, Facts>| {
+        let inputs =
+            Inputs { cluster: &cluster, profile: &profile, index, index_digest: &digest, facts };
+        plan(&inputs).expect_err("something is missing")
+    };
+    let mut index = samples::index();
+    index.artifacts.retain(|artifact| artifact.name != "kubelet");
+    let error = attempt(&index, &facts);
+    assert!(error.to_string().contains("binary `kubelet`"), "{error}");
+    assert!(error.hint().expect("hint").contains("definition"));
+    let mut index = samples::index();
+    for artifact in &mut index.artifacts {
+        artifact.version = None;
+    }
+    assert!(attempt(&index, &facts).to_string().contains("`con"));
+    let mut fewer = facts.clone();
+    fewer.remove("w1");
+    assert!(attempt(&samples::index(), &fewer).to_string().contains("`w1`"));
+    let mut unknown = facts;
+    unknown.get_mut("w1").expect("w1").cgroup = Known::Unknown("denied".to_owned());
+    assert!(attempt(&samples::index(), &unknown).to_string().contains("denied"));
+}
+
+#[test]
+fn a_saved_plan_comes_back_equal_and_tells_drift() {
+    let plan = good();
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("plan.json");
+    plan.save(&path).expect("save");
+    let back = ClusterPlan::load(&path).expect("load");
+    assert_eq!(back, plan);
+    assert_eq!(back.digest().expect("digest"), plan.digest().expect("digest"));
+    assert_eq!(back.drift(&plan), []);
+
+    let mut cluster = samples::cluster();
+    let mut facts = samples::facts(&cluster);
+    facts.get_mut("w1").expect("w1").machine_id = Known::Known("f".repeat(32));
+    let drift = plan.drift(&plan_of(&cluster, &facts).expect("plan"));
+    assert_eq!(drift.len(), 1);
+    assert_eq!(drift[0].what, "node w1");
+    cluster.nodes[1].labels.insert("a".to_owned(), "b".to_owned());
+    let what: Vec<String> =
+        plan.drift(&plan_of(&cluster, &facts).expect("plan")).into_iter().map(|d| d.what).collect();
+    assert_eq!(what, ["cluster file", "node cp1", "node w1"]);
+
+    fs_err::write(&path, "{}").expect("write");
+    assert!(ClusterPlan::load(&path).is_err());
+}
+
+#[test]
+fn what_an_install_changes_on_a_node_does_not_change_the_plan() {
+    let cluster = samples::cluster();
+    let mut facts = samples::facts(&cluster);
+    let before = plan_of(&cluster, &facts).expect("plan");
+    for facts in facts.values_mut() {
+        facts.modules = Known::Known(BTreeSet::from(["overlay".to_owned()]));
+        facts.listening = Known::Known(BTreeSet::from(["6443/tcp".to_owned()]));
+        facts.packages = Known::Known(BTreeMap::from([("containerd".to_owned(), "1".to_owned())]));
+        facts.ownership.cluster = Some("demo".to_owned());
+        facts.file_systems = Known::Known(Vec::new());
+        facts.clock_unix_ms += 1000;
+    }
+    assert_eq!(plan_of(&cluster, &facts).expect("plan"), before);
+}
+
+#[test]
+fn the_needs_of_a_node_follow_from_the_bundle_and_pass_a_good_node() {
+    let cluster = samples::cluster();
+    let (facts, index) = (samples::facts(&cluster), samples::index());
+    let digest = Digest::of(b"index");
+    let profile = kdc_profiles::profile::shipped("cluster").expect("shipped");
+    let inputs = Inputs {
+        cluster: &cluster,
+        profile: &profile,
+        index: &index,
+        index_digest: &digest,
+        facts: &facts,
+    };
+    let needs = needs(&inputs, "cp1", true).expect("needs");
+    assert!(needs.disk_bytes["/var/lib/containerd"] > needs.disk_bytes["/usr/local/bin"]);
+    assert!(!needs.programs.contains(&"conntrack".to_owned()), "the bundle brings it");
+    assert!(needs.programs.contains(&"iptables".to_owned()), "the bundle lacks it");
+    for finding in kdc_agent::check::judge(&facts["cp1"], &needs) {
+        assert!(!finding.verdict.refuses(), "{finding:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// The order of nodes in the file changes nothing, and planning twice gives the same digest.
+    #[test]
+    fn the_order_of_nodes_changes_nothing(
+        (count, order) in (2_u32..20).prop_flat_map(|count| {
+            let numbers: Vec<usize> = (0..count as usize).collect();
+            (Just(count), Just(numbers).prop_shuffle())
+        })
+    ) {
+        let cluster = samples::cluster_of(count);
+        let facts = samples::facts(&cluster);
+        let mut shuffled = cluster.clone();
+        shuffled.nodes = order.iter().map(|number| cluster.nodes[*number].clone()).collect();
+        let plan = plan_of(&cluster, &facts).expect("plan");
+        let other = plan_of(&shuffled, &facts).expect("plan");
+        prop_assert_eq!(plan.digest().expect("digest"), other.digest().expect("digest"));
+        for (left, right) in plan.nodes.iter().zip(&other.nodes) {
+            prop_assert_eq!(left.plan.digest().expect("digest"), right.plan.digest().expect("digest"));
+        }
+    }
+
+    /// One more worker changes no step of another worker but its routes.
+    #[test]
+    fn a_new_worker_changes_only_routes_of_others(count in 2_u32..20) {
+        let (before, after) = (samples::cluster_of(count), samples::cluster_of(count + 1));
+        let old = plan_of(&before, &samples::facts(&before)).expect("plan");
+        let new = plan_of(&after, &samples::facts(&after)).expect("plan");
+        for node in old.nodes.iter().filter(|node| node.role == Role::Worker) {
+            let now = new.node(&node.name).expect("still there");
+            for (left, right) in node.plan.steps.iter().zip(&now.plan.steps) {
+                prop_assert!(left.id == "host-routes" || left == right, "{} {}", node.name, left.id);
+            }
+        }
+    }
+}
