@@ -18,5 +18,6 @@
 
 pub mod lab;
 pub mod machine;
+pub mod operator;
 pub mod program;
 pub mod server;

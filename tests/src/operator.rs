@@ -1,0 +1,214 @@
+//! The operator of a test: a workstation in the lab with a home folder, a bundle, a key to trust and a cluster file.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+
+use crate::{
+    lab::{Lab, workstation},
+    program::must,
+    server::{Output, Server},
+};
+
+/// A built program of this workspace, beside the running test.
+///
+/// # Errors
+/// When it isn't built.
+pub fn built(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    own.ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+        .with_context(|| format!("`{name}` isn't built; `cargo build --workspace` makes it"))
+}
+
+/// The root of the workspace's checkout.
+#[must_use]
+pub fn checkout() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// The lab's bundle with the agent just built, and the key that it is signed with.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    /// The bundle.
+    pub file: PathBuf,
+    /// The public key.
+    pub key: PathBuf,
+    /// Definition it was made from.
+    pub definition: PathBuf,
+}
+
+impl Bundle {
+    /// Made once a test program, into the cache, from inputs that are built when missing.
+    ///
+    /// # Errors
+    /// When an input can't be built; the error has the script's last words.
+    pub fn of_the_lab() -> Result<Self> {
+        static MADE: OnceLock<std::result::Result<Bundle, String>> = OnceLock::new();
+        MADE.get_or_init(|| Self::make().map_err(|error| format!("{error:#}")))
+            .clone()
+            .map_err(anyhow::Error::msg)
+    }
+
+    fn make() -> Result<Self> {
+        let folder =
+            built("kdc-install")?.parent().context("a program's folder")?.join("lab-bundle");
+        fs_err::create_dir_all(&folder)?;
+        let script = checkout().join("tests/kubernetes/make-bundle-inputs.sh");
+        let made = must(&[script.as_os_str(), built("kdc-agent")?.as_os_str()])?;
+        let text = made.stdout_text();
+        let definition = PathBuf::from(text.lines().last().context("no definition was printed")?);
+        let (file, private) = (folder.join("lab.kdc"), folder.join("lab.key"));
+        let install = built("kdc-install")?;
+        let install = install.display().to_string();
+        if !private.exists() {
+            let key = private.display().to_string();
+            must(&[&install, "bundle", "key", "new", "-o", &key, "--unencrypted"])?;
+        }
+        let arguments =
+            ["-f", &definition.display().to_string(), "-o", &file.display().to_string()];
+        let key = ["--key", &private.display().to_string()];
+        let head = [install.as_str(), "bundle", "create"];
+        if file.exists() {
+            fs_err::remove_file(&file)?;
+        }
+        must(&[&head[..], &arguments[..], &key[..]].concat())?;
+        Ok(Self { file, key: folder.join("lab.key.pub"), definition })
+    }
+}
+
+/// Who installs: everything `kdc-install` needs in one home folder of its own.
+#[derive(Debug)]
+pub struct Operator {
+    home: tempfile::TempDir,
+    lab: Lab,
+    bundle: Bundle,
+}
+
+impl Operator {
+    /// An operator with a cluster file for these servers; the first one is the control plane.
+    ///
+    /// # Errors
+    /// When the bundle can't be made.
+    pub fn new(lab: &Lab, profile: &str, servers: &[&dyn Server]) -> Result<Self> {
+        let bundle = Bundle::of_the_lab()?;
+        let home = tempfile::Builder::new().prefix("kdc-operator").tempdir()?;
+        let operator = Self { home, lab: lab.clone(), bundle };
+        let cluster = operator.cluster(profile, servers);
+        fs_err::write(operator.cluster_file(), serde_yaml::to_string(&cluster)?)?;
+        Ok(operator)
+    }
+
+    fn cluster(&self, profile: &str, servers: &[&dyn Server]) -> Value {
+        let nodes: Vec<Value> = servers
+            .iter()
+            .enumerate()
+            .map(|(number, server)| {
+                json!({
+                    "name": server.name(), "address": server.address().to_string(),
+                    "role": if number == 0 { "control-plane" } else { "worker" },
+                    "ssh": { "hostKey": server.host_key() },
+                })
+            })
+            .collect();
+        json!({
+            "apiVersion": "kdc.dev/v1", "kind": "Cluster", "metadata": { "name": "test" },
+            "spec": {
+                "profile": profile, "distribution": "kubeadm", "nodes": nodes,
+                "ssh": { "user": "root", "identity": self.lab.state().key },
+            },
+        })
+    }
+
+    /// The cluster file, to be edited.
+    #[must_use]
+    pub fn cluster_file(&self) -> PathBuf {
+        self.home.path().join("cluster.yaml")
+    }
+
+    /// The home folder, where kubeconfig and reports appear.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// The bundle in use.
+    #[must_use]
+    pub fn bundle(&self) -> &Bundle {
+        &self.bundle
+    }
+
+    /// `kdc-install` with these arguments on the workstation, not started yet.
+    ///
+    /// # Errors
+    /// When a program isn't built.
+    pub fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let install = built("kdc-install")?;
+        let mut argv = vec![install.display().to_string()];
+        argv.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        let mut command = workstation::command(self.lab.state(), &argv)?;
+        command.current_dir(self.home.path()).env("HOME", self.home.path());
+        command
+            .env_remove("SSH_AUTH_SOCK")
+            .env_remove("XDG_CONFIG_HOME")
+            .stdin(std::process::Stdio::null());
+        Ok(command)
+    }
+
+    /// The arguments with the bundle and the key behind them.
+    #[must_use]
+    pub fn with_bundle(&self, arguments: &[&str]) -> Vec<String> {
+        let mut all: Vec<String> =
+            arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        all.extend(["--bundle".into(), self.bundle.file.display().to_string()]);
+        all.extend(["--key".into(), self.bundle.key.display().to_string()]);
+        all
+    }
+
+    /// Run `kdc-install` to its end.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn run(&self, arguments: &[&str]) -> Result<Output> {
+        Ok(Output::from(self.command(arguments)?.output()?))
+    }
+
+    /// Run `kdc-install apply` with the bundle to its end.
+    ///
+    /// # Errors
+    /// When it fails, with all it said.
+    pub fn apply(&self) -> Result<Output> {
+        self.must(&self.with_bundle(&["apply", "--output", "plain", "--yes"]))
+    }
+
+    /// Run `kdc-install undo` to its end.
+    ///
+    /// # Errors
+    /// When it fails, with all it said.
+    pub fn undo(&self) -> Result<Output> {
+        self.must(&self.with_bundle(&["undo", "--yes", "--output", "plain"]))
+    }
+
+    fn must(&self, arguments: &[String]) -> Result<Output> {
+        let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let output = self.run(&words)?;
+        if !output.succeeded() {
+            bail!(
+                "kdc-install {} ended with {}\n{}\n{}",
+                words.join(" "),
+                output.code,
+                output.stdout_text(),
+                output.stderr_text()
+            );
+        }
+        Ok(output)
+    }
+}
