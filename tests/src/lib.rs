@@ -21,3 +21,5 @@ pub mod machine;
 pub mod operator;
 pub mod program;
 pub mod server;
+
+pub mod sshd;
