@@ -196,7 +196,8 @@ impl Output {
 /// that tools of Kubernetes print.
 #[must_use]
 pub fn mask_secrets(text: &str) -> String {
-    let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '/' | '=' | '_' | '-');
+    let is_word =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '/' | '=' | '_' | '-');
     let mut masked = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find(is_word) {
@@ -215,7 +216,8 @@ pub fn mask_secrets(text: &str) -> String {
 fn is_secret(word: &str) -> bool {
     let plain = |part: &str| part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let word = word.trim_end_matches('.');
-    let word = word.rsplit_once('=').map_or(word, |(_, value)| if value.len() > 8 { value } else { word });
+    let word =
+        word.rsplit_once('=').map_or(word, |(_, value)| if value.len() > 8 { value } else { word });
     if let Some((id, secret)) = word.split_once('.')
         && (id.len(), secret.len()) == (6, 16)
         && plain(id)

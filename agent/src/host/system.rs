@@ -56,9 +56,10 @@ impl SystemHost {
     /// A mount point at or below `place`, if there is one.
     fn mount_under(place: &Path) -> io::Result<Option<String>> {
         let mounts = fs_err::read_to_string("/proc/self/mountinfo")?;
-        let found = mounts.lines().filter_map(|line| line.split(' ').nth(4)).find(|mount| {
-            Path::new(&mount.replace("\\040", " ")).starts_with(place)
-        });
+        let found = mounts
+            .lines()
+            .filter_map(|line| line.split(' ').nth(4))
+            .find(|mount| Path::new(&mount.replace("\\040", " ")).starts_with(place));
         Ok(found.map(str::to_owned))
     }
 }
@@ -393,4 +394,3 @@ fn attend(
         }
     }
 }
-

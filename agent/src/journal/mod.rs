@@ -179,7 +179,9 @@ impl JournalError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::File { path, .. } => format!("check disk space and permissions of {}", path.display()),
+            Self::File { path, .. } => {
+                format!("check disk space and permissions of {}", path.display())
+            }
             Self::Broken { path, .. } => format!(
                 "{} was changed or damaged after it was written; put a copy back, or undo by hand \
                  from its readable lines",

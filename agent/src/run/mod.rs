@@ -137,7 +137,8 @@ impl RunError {
 /// [`RunError::RunId`].
 pub fn check_run_id(run: &str) -> Result<(), RunError> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-    let good = !run.is_empty() && run.len() <= 80 && run.bytes().all(plain) && !run.starts_with('.');
+    let good =
+        !run.is_empty() && run.len() <= 80 && run.bytes().all(plain) && !run.starts_with('.');
     if good { Ok(()) } else { Err(RunError::RunId { run: run.to_owned() }) }
 }
 
@@ -252,8 +253,7 @@ pub fn load_plan(run_dir: &Path) -> Result<NodePlan, RunError> {
 /// # Errors
 /// If a journal is broken or the directory cannot be read.
 pub fn list(runs_dir: &Path) -> Result<Vec<RunSummary>, RunError> {
-    let failed =
-        |source| RunError::File { action: "list", path: runs_dir.to_owned(), source };
+    let failed = |source| RunError::File { action: "list", path: runs_dir.to_owned(), source };
     let entries = match fs_err::read_dir(runs_dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

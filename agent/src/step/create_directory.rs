@@ -51,7 +51,10 @@ impl Change for CreateDirectory<'_> {
     fn detail(&self, before: &PathState) -> String {
         match before {
             PathState::Directory { attributes, .. } => {
-                format!("changes the mode of {} from {:o} to {:o}", self.path, attributes.mode, self.mode)
+                format!(
+                    "changes the mode of {} from {:o} to {:o}",
+                    self.path, attributes.mode, self.mode
+                )
             }
             _ => format!("creates {}", self.path),
         }

@@ -80,7 +80,8 @@ impl Change for SetSysctl<'_> {
             None => {
                 return Err(StepError::Refused {
                     what: format!("this kernel has no parameter {}", self.key),
-                    hint: "load the kernel module it belongs to, or drop it from the profile".to_owned(),
+                    hint: "load the kernel module it belongs to, or drop it from the profile"
+                        .to_owned(),
                 });
             }
             Some(now) if now == fold(self.value) => {}
@@ -103,7 +104,9 @@ impl Change for SetSysctl<'_> {
 
     fn detail(&self, before: &Before) -> String {
         match before.live.as_deref() {
-            Some(live) if live == fold(self.value) => format!("makes {} last over a reboot", self.key),
+            Some(live) if live == fold(self.value) => {
+                format!("makes {} last over a reboot", self.key)
+            }
             Some(live) => format!("changes {} from {live} to {}", self.key, self.value),
             None => format!("{} is not there yet", self.key),
         }

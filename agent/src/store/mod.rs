@@ -8,7 +8,7 @@
 //! * a kill leaves a partial whose have-map tells the truth, since both live in the page cache;
 //! * a power cut may leave a have-map that is ahead of its data: a map that another boot wrote is
 //!   proved again piece by piece before it counts;
-//! * a reader ([`BlobSource`]) proves every piece once more before it hands out a byte of it.
+//! * a reader ([`ProvedBlob`]) proves every piece once more before it hands out a byte of it.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), kdc_agent::store::StoreError> {
@@ -34,11 +34,18 @@ use std::{
     sync::Arc,
 };
 
-use kdc_bundles::index::{Blob, Digest, Index, MAX_INDEX_BYTES};
+use kdc_bundles::{
+    index::{Blob, Digest, Index},
+    keys::TrustedKeys,
+    signature::{SignatureError, verify_index},
+};
 
-pub use self::{error::StoreError, receive::receive, source::BlobSource};
+pub use self::{error::StoreError, receive::receive, source::ProvedBlob};
 use self::{error::write_failed, partial::Partial};
-use crate::wire::{MissingPieces, piece::MAX_PIECE_BYTES};
+use crate::{
+    step::change::{self, BlobError},
+    wire::{Failure, MissingPieces},
+};
 
 /// Where the store of a real node is.
 pub const STORE_PATH: &str = "/var/lib/kdc/store";
@@ -82,14 +89,22 @@ impl Store {
         keys: &[String],
     ) -> Result<Shelf, StoreError> {
         let parsed = prove_index(index, signature, keys)?;
+        self.lay_out(index, parsed, signature, keys)
+    }
+
+    fn lay_out(
+        &self,
+        index: &str,
+        parsed: Index,
+        signature: &str,
+        keys: &[String],
+    ) -> Result<Shelf, StoreError> {
         let digest = Digest::of(index.as_bytes());
         for directory in ["", "index", "partial", "blobs", "blobs/sha256"] {
             self.create_directory(directory)?;
         }
-        self.write_whole(
-            &format!("index/{}.keys", digest.hex()),
-            (keys.join("\n") + "\n").as_bytes(),
-        )?;
+        let keys = serde_json::to_vec(keys).map_err(std::io::Error::from)?;
+        self.write_whole(&format!("index/{}.keys", digest.hex()), &keys)?;
         self.write_whole(&format!("index/{}.minisig", digest.hex()), signature.as_bytes())?;
         self.write_whole(&format!("index/{}.json", digest.hex()), index.as_bytes())?;
         let shelf = Shelf { store: self.clone(), index: Arc::new(parsed), digest };
@@ -112,7 +127,7 @@ impl Store {
             })
         };
         let (index, signature, keys) = (read("json")?, read("minisig")?, read("keys")?);
-        let keys: Vec<String> = keys.lines().map(str::to_owned).collect();
+        let keys: Vec<String> = serde_json::from_str(&keys).map_err(std::io::Error::from)?;
         let parsed = prove_index(&index, &signature, &keys)?;
         if Digest::of(index.as_bytes()) != *digest {
             return Err(StoreError::UnknownIndex { index: digest.clone() });
@@ -203,9 +218,9 @@ impl Shelf {
     ///
     /// # Errors
     /// When the index does not name the blob or the store does not have it.
-    pub fn open(&self, blob: &Digest) -> Result<BlobSource, StoreError> {
+    pub fn open(&self, blob: &Digest) -> Result<ProvedBlob, StoreError> {
         self.blob(blob)?;
-        BlobSource::open(&self.store.blob_path(blob), &self.index, blob)
+        ProvedBlob::open(&self.store.blob_path(blob), &self.index, blob)
     }
 
     /// For each blob that is not complete: the ranges of pieces that are to be sent.
@@ -274,51 +289,57 @@ fn sync_directory(path: &Path) -> Result<(), StoreError> {
 
 /// Signature first, over the exact bytes; only then is anything parsed.
 fn prove_index(index: &str, signature: &str, keys: &[String]) -> Result<Index, StoreError> {
-    if index.len() as u64 > MAX_INDEX_BYTES {
-        return Err(StoreError::BadIndex { reason: format!("it has {} bytes", index.len()) });
+    let refused = |error: &dyn std::error::Error| StoreError::NotTrusted {
+        reason: Failure::from_error("", error, None).message,
+    };
+    let keys =
+        TrustedKeys::parse(keys.iter().map(String::as_str)).map_err(|error| refused(&error))?;
+    match verify_index(index.as_bytes(), signature, &keys) {
+        Ok(index) => Ok(index),
+        Err(SignatureError::Index { source }) => {
+            let reason = Failure::from_error("", &source, None).message;
+            Err(StoreError::BadIndex { reason })
+        }
+        Err(error) => Err(refused(&error)),
     }
-    verify_signature(index, signature, keys).map_err(|reason| StoreError::NotTrusted { reason })?;
-    let parsed: Index = serde_json::from_str(index)
-        .map_err(|cause| StoreError::BadIndex { reason: cause.to_string() })?;
-    judge_shape(&parsed).map_err(|reason| StoreError::BadIndex { reason })?;
-    Ok(parsed)
 }
 
-fn verify_signature(index: &str, signature: &str, keys: &[String]) -> Result<(), String> {
-    let signature = minisign_verify::Signature::decode(signature)
-        .map_err(|cause| format!("its signature does not parse: {cause}"))?;
-    for key in keys {
-        let key = minisign_verify::PublicKey::from_base64(key)
-            .map_err(|cause| format!("`{key}` is not a minisign public key: {cause}"))?;
-        if key.verify(index.as_bytes(), &signature, false).is_ok() {
-            return Ok(());
+impl change::BlobSource for Shelf {
+    fn open(&self, digest: &Digest) -> Result<Box<dyn std::io::Read + Send>, BlobError> {
+        match Self::open(self, digest) {
+            Ok(blob) => Ok(Box::new(blob)),
+            Err(error) => Err(blob_error(digest, error)),
         }
     }
-    Err(format!("none of the {} given keys signed it", keys.len()))
+
+    fn size(&self, digest: &Digest) -> Result<u64, BlobError> {
+        let blob = self.blob(digest).map_err(|error| blob_error(digest, error))?;
+        Ok(blob.size)
+    }
 }
 
-/// What the store relies on, whoever signed it.
-fn judge_shape(index: &Index) -> Result<(), String> {
-    if index.piece_size == 0 || index.piece_size > MAX_PIECE_BYTES {
-        return Err(format!("pieces of {} bytes", index.piece_size));
+fn blob_error(digest: &Digest, error: StoreError) -> BlobError {
+    let digest = digest.clone();
+    match error {
+        StoreError::Absent { .. } | StoreError::UnknownBlob { .. } => BlobError::Missing { digest },
+        StoreError::Io(source) => BlobError::Read { digest, source },
+        other => BlobError::Read { digest, source: std::io::Error::other(other) },
     }
-    if !index.blobs.is_sorted_by(|left, right| left.digest < right.digest) {
-        return Err("its blobs are not sorted by digest".to_owned());
+}
+
+/// Of a node that holds no index: every blob is missing. For surveys and undo, which read what is
+/// on the host and want no content.
+#[derive(Debug, Clone, Copy)]
+pub struct EmptyShelf;
+
+impl change::BlobSource for EmptyShelf {
+    fn open(&self, digest: &Digest) -> Result<Box<dyn std::io::Read + Send>, BlobError> {
+        Err(BlobError::Missing { digest: digest.clone() })
     }
-    for blob in &index.blobs {
-        let wanted = blob.size.div_ceil(index.piece_size);
-        if blob.pieces.len() as u64 != wanted || u32::try_from(wanted).is_err() {
-            return Err(format!(
-                "blob {} has {} pieces, not {wanted}",
-                blob.digest,
-                blob.pieces.len()
-            ));
-        }
-        if blob.size == 0 && blob.digest != Digest::of(b"") {
-            return Err(format!("blob {} is empty but its digest is not", blob.digest));
-        }
+
+    fn size(&self, digest: &Digest) -> Result<u64, BlobError> {
+        Err(BlobError::Missing { digest: digest.clone() })
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::{StoreError, piece_length};
 
 /// The bytes of one blob, proved as they are read. Holds one piece in memory.
 #[derive(Debug)]
-pub struct BlobSource {
+pub struct ProvedBlob {
     file: fs_err::File,
     path: PathBuf,
     index: Arc<Index>,
@@ -24,7 +24,7 @@ pub struct BlobSource {
     taken: usize,
 }
 
-impl BlobSource {
+impl ProvedBlob {
     pub(super) fn open(
         path: &Path,
         index: &Arc<Index>,
@@ -98,7 +98,7 @@ impl BlobSource {
     }
 }
 
-impl Read for BlobSource {
+impl Read for ProvedBlob {
     fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
         if self.taken == self.buffer.len() {
             if self.next_piece as usize >= self.entry()?.pieces.len() {
