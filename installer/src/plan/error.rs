@@ -66,6 +66,14 @@ pub enum PlanError {
         /// Why.
         reason: String,
     },
+    /// A component needs an image that the bundle lacks.
+    #[error("component `{component}` needs the image `{image}`, and the bundle has none")]
+    MissingComponentImage {
+        /// Which component.
+        component: String,
+        /// Which image.
+        image: String,
+    },
     /// A component's manifests could not be rendered.
     #[error("component `{component}` can't be rendered")]
     Component {
@@ -95,6 +103,9 @@ impl PlanError {
             ),
             Self::MissingArtifact { kind, name, .. } => {
                 Some(format!("add the {kind} `{name}` to the bundle's definition"))
+            }
+            Self::MissingComponentImage { image, .. } => {
+                Some(format!("add the image `{image}` to the bundle's definition"))
             }
             Self::PackageWithoutVersion { name } => {
                 Some(format!("add `version` to `{name}` in the bundle's definition"))

@@ -160,7 +160,12 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<ClusterPlan, PlanError> {
     nodes.sort_by(|left, right| (left.role, &left.name).cmp(&(right.role, &right.name)));
     let first = first_control_plane(&nodes)?;
     let ranges = ranges::assign(cluster)?;
+    let mut peers = BTreeMap::new();
+    for node in &nodes {
+        peers.insert(node.address.to_string(), ranges::of(&ranges, node)?.to_string());
+    }
     let context = node::Context {
+        peers: &peers,
         inputs,
         parameters: &parameters,
         kubeadm: cluster_facts(inputs, &parameters, first)?,
@@ -189,7 +194,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<ClusterPlan, PlanError> {
 
 fn plan_node(context: &node::Context<'_>, node: &Node) -> Result<PlannedNode, PlanError> {
     let facts = facts_of(context.inputs, &node.name)?;
-    let selection = select::Selection::of(context.inputs.index, facts, node)?;
+    let selection = select::Selection::of(context.inputs.index, context.parameters, facts, node)?;
     let steps = node::steps(context, node, facts, &selection)?;
     let blobs = selection.blobs();
     Ok(PlannedNode {

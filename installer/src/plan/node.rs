@@ -34,6 +34,8 @@ pub(super) struct Context<'a> {
     pub(super) parameters: &'a Parameters,
     pub(super) kubeadm: ClusterFacts<'a>,
     pub(super) ranges: &'a Ranges,
+    /// Address and pod range of every node.
+    pub(super) peers: &'a BTreeMap<String, String>,
     /// Sorted by role and name.
     pub(super) nodes: &'a [&'a Node],
 }
@@ -198,10 +200,8 @@ fn images(selection: &Selection<'_>) -> Vec<ImageSource> {
 
 fn network_steps(list: &mut List, context: &Context<'_>, node: &Node) -> Result<(), PlanError> {
     let network = &context.inputs.cluster.network;
-    let mut peers = BTreeMap::new();
-    for peer in context.nodes.iter().filter(|peer| peer.name != node.name) {
-        peers.insert(peer.address.to_string(), ranges::of(context.ranges, peer)?.to_string());
-    }
+    let mut peers = context.peers.clone();
+    peers.remove(&node.address.to_string());
     let step = Step::ConfigureHostRoutes {
         pod_cidr: ranges::of(context.ranges, node)?.to_string(),
         cluster_cidr: network.pod_cidr.clone(),
@@ -254,11 +254,22 @@ fn finish_steps(list: &mut List, context: &Context<'_>) -> Result<(), PlanError>
         nodes: cluster.nodes.iter().collect(),
     };
     for component in &context.inputs.profile.components {
+        let render = |template: &String| {
+            kdc_profiles::template::render(&component.name, template, &values).map_err(|source| {
+                PlanError::Component { component: component.name.clone(), source }
+            })
+        };
+        for template in &component.images {
+            let name = render(template)?;
+            if !context.inputs.index.artifacts.iter().any(|artifact| artifact.name == name) {
+                return Err(PlanError::MissingComponentImage {
+                    component: component.name.clone(),
+                    image: name,
+                });
+            }
+        }
         if let Some(template) = &component.manifests {
-            let manifests =
-                kdc_profiles::template::render(&component.name, template, &values).map_err(
-                    |source| PlanError::Component { component: component.name.clone(), source },
-                )?;
+            let manifests = render(template)?;
             let step = Step::ApplyManifests { name: component.name.clone(), manifests };
             list.push(format!("component-{}", component.name), step);
         }

@@ -5,6 +5,7 @@ use kdc_bundles::index::{Artifact, ArtifactKind, Digest, Index};
 use kdc_profiles::cluster::Node;
 
 use super::PlanError;
+use crate::distribution::{kubeadm::required_images, parameters::Parameters};
 
 /// Binaries without which nothing can be installed.
 const REQUIRED_BINARIES: &[&str] = &["kubelet", "kubeadm", "kubectl"];
@@ -18,7 +19,12 @@ pub(super) struct Selection<'i> {
 }
 
 impl<'i> Selection<'i> {
-    pub(super) fn of(index: &'i Index, facts: &Facts, node: &Node) -> Result<Self, PlanError> {
+    pub(super) fn of(
+        index: &'i Index,
+        parameters: &Parameters,
+        facts: &Facts,
+        node: &Node,
+    ) -> Result<Self, PlanError> {
         let of_kind = |kind: ArtifactKind| -> Vec<&'i Artifact> {
             let fits = |artifact: &&Artifact| {
                 artifact.kind == kind
@@ -43,10 +49,10 @@ impl<'i> Selection<'i> {
             }
         }
         let images = of_kind(ArtifactKind::Image);
-        if let Some(pause) = index.parameters.get("pauseImage")
-            && !images.iter().any(|image| image.name == *pause)
-        {
-            return Err(missing("image", pause));
+        for name in required_images(parameters, node.role) {
+            if !images.iter().any(|image| image.name.starts_with(&name)) {
+                return Err(missing("image", &name));
+            }
         }
         Ok(Self { agent, packages: of_kind(ArtifactKind::Package), binaries, images })
     }

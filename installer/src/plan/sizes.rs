@@ -63,7 +63,7 @@ pub fn needs(inputs: &Inputs<'_>, node_name: &str, root: bool) -> Result<Needs, 
         cluster: inputs.cluster.name.clone(),
         root,
         platforms: platforms(inputs.index),
-        systems: parameters.systems,
+        systems: parameters.systems.clone(),
         cpus: minimum.map_or(1, |minimum| minimum.cpus),
         memory_bytes: minimum.map_or(0, |minimum| minimum.memory_mib.saturating_mul(MIB)),
         disk_bytes: BTreeMap::new(),
@@ -78,7 +78,7 @@ pub fn needs(inputs: &Inputs<'_>, node_name: &str, root: bool) -> Result<Needs, 
         // The check says so; sizes of what the bundle does not have can't be told.
         return Ok(needs);
     }
-    let selection = Selection::of(inputs.index, facts, node)?;
+    let selection = Selection::of(inputs.index, &parameters, facts, node)?;
     needs.disk_bytes = peak_disk(inputs.index, &selection)?;
     let images = needs.disk_bytes.get("/var/lib/containerd").copied().unwrap_or(0);
     needs.inodes.insert("/var/lib/containerd".to_owned(), images / BYTES_PER_INODE);

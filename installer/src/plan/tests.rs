@@ -73,8 +73,9 @@ fn a_worker_gets_no_image_of_the_control_plane() {
         });
         images.expect("images").iter().map(|image| image.name.clone()).collect()
     };
-    assert_eq!(images("w1"), ["k8s.gcr.io/pause:3.2"]);
-    assert_eq!(images("cp1").len(), 2);
+    let common = ["coredns:1.7.0", "kube-proxy:v1.20.2", "pause:3.2"];
+    assert_eq!(images("w1"), common.map(|name| format!("k8s.gcr.io/{name}")));
+    assert_eq!(images("cp1").len(), 7);
     assert!(
         plan.node("w1").expect("w1").bytes_to_send < plan.node("cp1").expect("cp1").bytes_to_send
     );
@@ -126,6 +127,9 @@ fn what_is_missing_is_named_with_what_to_do() {
     assert!(error.to_string().contains("binary `kubelet`"), "{error}");
     assert!(error.hint().expect("hint").contains("definition"));
     let mut index = samples::index();
+    index.artifacts.retain(|artifact| !artifact.name.contains("etcd"));
+    assert!(attempt(&index, &facts).to_string().contains("image `k8s.gcr.io/etcd:`"));
+    let mut index = samples::index();
     for artifact in &mut index.artifacts {
         artifact.version = None;
     }
@@ -136,6 +140,44 @@ fn what_is_missing_is_named_with_what_to_do() {
     let mut unknown = facts;
     unknown.get_mut("w1").expect("w1").cgroup = Known::Unknown("denied".to_owned());
     assert!(attempt(&samples::index(), &unknown).to_string().contains("denied"));
+}
+
+#[test]
+fn a_component_of_one_s_own_is_rendered_checked_and_awaited() {
+    let cluster = samples::cluster();
+    let (index, facts, digest) = (samples::index(), samples::facts(&cluster), Digest::of(b"index"));
+    let mut profile = kdc_profiles::profile::shipped("cluster").expect("shipped");
+    profile.components.push(kdc_profiles::profile::Component {
+        name: "hello".to_owned(),
+        description: "says hello".to_owned(),
+        manifests: Some(
+            "kind: ConfigMap\ndata: {cluster: {{ cluster.name }}, nodes: {{ nodes | length }}}\n"
+                .to_owned(),
+        ),
+        images: vec!["{{ parameters.pauseImage }}".to_owned()],
+        after: Vec::new(),
+        ready: vec!["apps/deployment/hello".to_owned()],
+    });
+    let attempt = |profile: &Profile| {
+        let (index_digest, cluster, index, facts) = (&digest, &cluster, &index, &facts);
+        plan(&Inputs { cluster, profile, index, index_digest, facts })
+    };
+    let planned = attempt(&profile).expect("plan");
+    let steps = &planned.node("cp1").expect("cp1").plan.steps;
+    let manifests = steps.iter().find_map(|step| match &step.step {
+        Step::ApplyManifests { manifests, .. } => Some(manifests.as_str()),
+        _ => None,
+    });
+    assert_eq!(manifests, Some("kind: ConfigMap\ndata: {cluster: demo, nodes: 2}\n"));
+    assert!(steps.iter().any(|step| step.id == "ready-apps-deployment-hello"));
+
+    let component = profile.components.last_mut().expect("the new one");
+    component.manifests = Some("{{ cluster.nmae }}".to_owned());
+    assert!(matches!(attempt(&profile), Err(PlanError::Component { .. })));
+    let component = profile.components.last_mut().expect("the new one");
+    component.images = vec!["docker.io/none:1".to_owned()];
+    let error = attempt(&profile).expect_err("no such image");
+    assert!(error.to_string().contains("docker.io/none:1"), "{error}");
 }
 
 #[test]
@@ -200,6 +242,25 @@ fn the_needs_of_a_node_follow_from_the_bundle_and_pass_a_good_node() {
     for finding in kdc_agent::check::judge(&facts["cp1"], &needs) {
         assert!(!finding.verdict.refuses(), "{finding:?}");
     }
+}
+
+/// `cargo test --release -p kdc-install plan_for_1000 -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement, for `make bench`"]
+fn measured_plan_for_1000_nodes() {
+    let cluster = samples::cluster_of(1000);
+    let facts = samples::facts(&cluster);
+    let start = std::time::Instant::now();
+    let plan = plan_of(&cluster, &facts).expect("plan");
+    let planned = start.elapsed();
+    let digest = plan.digest().expect("digest");
+    let digested = start.elapsed();
+    println!(
+        "{{\"nodes\":{},\"planSecs\":{:.3},\"withDigestSecs\":{:.3},\"digest\":\"{digest}\"}}",
+        plan.nodes.len(),
+        planned.as_secs_f64(),
+        digested.as_secs_f64(),
+    );
 }
 
 proptest! {

@@ -154,6 +154,15 @@ fn each_mistake_is_told_with_its_line_and_what_would_be_right() {
 }
 
 #[test]
+fn the_example_in_the_docs_is_a_good_cluster_file() {
+    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/cluster-file.md");
+    let docs = fs_err::read_to_string(docs).expect("docs/cluster-file.md");
+    let example = docs.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next());
+    let cluster = parse(example.expect("an example"), "docs").unwrap_or_else(|p| panic!("{p}"));
+    assert_eq!(cluster.nodes.len(), 2);
+}
+
+#[test]
 fn a_profile_beside_the_file_is_looked_into() {
     let folder = std::env::temp_dir().join(format!("kdc-profile-{}", std::process::id()));
     fs_err::create_dir_all(&folder).expect("folder");

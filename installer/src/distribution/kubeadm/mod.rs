@@ -14,7 +14,7 @@ mod documents;
 use std::{collections::BTreeMap, net::IpAddr};
 
 use kdc_agent::facts::CgroupVersion;
-use kdc_profiles::cluster::Cluster;
+use kdc_profiles::cluster::{Cluster, Role};
 
 use self::documents::{
     ApiEndpoint, ApiServer, BootstrapToken, ClusterConfiguration, Conntrack, ExtraArgs,
@@ -62,6 +62,23 @@ pub struct ClusterFacts<'a> {
     pub leave_conntrack: bool,
     /// Some node's root lacks `CAP_SYS_RESOURCE`: kube-proxy must not lower its OOM score.
     pub leave_oom_score: bool,
+}
+
+/// Beginnings of the image references that a node of that role can't do without. kubeadm alone
+/// knows the tags of etcd and the cluster DNS, so those end where the tag begins.
+#[must_use]
+pub fn required_images(parameters: &Parameters, role: Role) -> Vec<String> {
+    let (prefix, version) = (&parameters.image_prefix, &parameters.kubernetes_version);
+    let of_release = |name: &str| format!("{prefix}/{name}:{version}");
+    let mut images = vec![parameters.pause_image.clone(), of_release("kube-proxy")];
+    if role == Role::ControlPlane {
+        let programs = ["kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+        images.extend(programs.map(of_release));
+        images.push(format!("{prefix}/etcd:"));
+    }
+    // It may be put on any node; up to 1.20 without a folder of its own.
+    images.push(format!("{prefix}/coredns"));
+    images
 }
 
 /// Driver that fits a hierarchy.

@@ -124,3 +124,16 @@ fn the_kubelet_unit_starts_what_the_plan_places() {
     assert!(KUBELET_DROP_IN.contains("\nExecStart=\nExecStart=/usr/local/bin/kubelet "));
     assert!(KUBELET_DROP_IN.contains("$KUBELET_KUBEADM_ARGS"));
 }
+
+#[test]
+fn the_images_a_control_plane_needs_are_those_that_kubeadm_1_20_lists() {
+    let parameters = Parameters::read(&samples::index()).expect("parameters");
+    let required = required_images(&parameters, Role::ControlPlane);
+    let listed: Vec<&str> = include_str!("../fixtures/kubeadm-1.20-images.txt").lines().collect();
+    assert_eq!(required.len(), listed.len());
+    for image in &required {
+        let found = listed.iter().filter(|listed| listed.starts_with(image.as_str())).count();
+        assert_eq!(found, 1, "{image}");
+    }
+    assert_eq!(required_images(&parameters, Role::Worker).len(), 3);
+}
