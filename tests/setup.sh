@@ -21,6 +21,8 @@ packages=(
   qemu-utils
   seabios
   ipxe-qemu
+  jq                # with rsync and build-essential: compiling Kubernetes (tests/kubernetes)
+  rsync
 )
 missing=()
 for package in "${packages[@]}"; do
