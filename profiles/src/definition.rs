@@ -75,7 +75,7 @@ pub struct BundleDefinition {
     pub version: String,
     /// Values plans depend on (`kubernetesVersion`, `kubeadmConfigApi`, `imagePrefix`,
     /// `pauseImage`, `criSocket`, `cniBinDir`, `controlPlaneTaint`, `controlPlaneLabel`,
-    /// `testImage`).
+    /// `testImage`, `systems`: what the packages are for, `debian 12, …`).
     #[serde(default)]
     pub parameters: BTreeMap<String, String>,
     /// What goes in.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use kdc_agent::{
+    daemon,
     facts::{CgroupVersion, Facts},
     step::{Condition, ImageSource, PackageSource, PlannedStep, Step},
 };
@@ -210,19 +211,14 @@ fn network_steps(list: &mut List, context: &Context<'_>, node: &Node) -> Result<
     };
     list.push("host-routes", step);
     let step = Step::InstallUnit {
-        unit: "kdc-agent.service".to_owned(),
-        content: AGENT_UNIT.to_owned(),
+        unit: daemon::UNIT_NAME.to_owned(),
+        content: daemon::unit().to_owned(),
         drop_ins: BTreeMap::new(),
     };
     list.push("agent-unit", step);
-    list.push("agent-state", unit_state("kdc-agent.service", Some(true)));
+    list.push("agent-state", unit_state(daemon::UNIT_NAME, Some(true)));
     Ok(())
 }
-
-/// The daemon's unit.
-const AGENT_UNIT: &str = "[Unit]\nDescription=kdc agent, which keeps this node's routes\n\
-    After=network.target\n\n[Service]\nType=notify\nExecStart=/usr/local/bin/kdc-agent daemon\n\
-    Restart=always\nRestartSec=2\n\n[Install]\nWantedBy=multi-user.target\n";
 
 /// What a component's template can name.
 #[derive(Serialize)]
