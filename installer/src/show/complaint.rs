@@ -38,7 +38,7 @@ impl From<Exit> for std::process::ExitCode {
 #[serde(rename_all = "camelCase")]
 pub struct Complaint {
     /// Stable code, listed in `docs/errors.md`.
-    pub code: String,
+    pub code: Box<str>,
     /// What happened, and where.
     pub message: String,
     /// Why, outermost first; never repeats the message.
@@ -56,7 +56,7 @@ impl Complaint {
     #[must_use]
     pub fn new(code: &str, exit: Exit, message: impl Into<String>) -> Self {
         Self {
-            code: code.to_owned(),
+            code: code.into(),
             message: message.into(),
             causes: Vec::new(),
             hint: None,

@@ -1,0 +1,182 @@
+//! One node for the length of a command: opens its hand when needed, again when the network cut
+//! it, and takes the hold again before anything else is asked.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
+
+use kdc_agent::wire::{Event, Reply, RequestBody};
+use tokio::{sync::Mutex, time::Instant};
+
+use super::{Door, Hand, wrong_answer};
+use crate::{
+    show::{News, Observer, news::Stage},
+    ssh::SshError,
+};
+
+/// How long a node may be away before the command gives up on it: a reboot fits in well.
+pub const PATIENCE: Duration = Duration::from_secs(600);
+
+/// First and longest pause between two tries to open again.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
+/// One node, its door, and its hand while there is one.
+pub struct Link<'a, D: Door> {
+    door: D,
+    observer: &'a dyn Observer,
+    hand: Mutex<Option<Rc<D::Hand>>>,
+    /// What the hold was taken with; it ends with the session and is taken again with the next.
+    hold: RefCell<Option<RequestBody>>,
+    opened_before: Cell<bool>,
+}
+
+impl<'a, D: Door> Link<'a, D> {
+    /// A link that opens at its first use.
+    pub fn new(door: D, observer: &'a dyn Observer) -> Self {
+        Self {
+            door,
+            observer,
+            hand: Mutex::new(None),
+            hold: RefCell::new(None),
+            opened_before: Cell::new(false),
+        }
+    }
+
+    /// Node name.
+    pub fn node(&self) -> &str {
+        self.door.node()
+    }
+
+    /// Tell what the installer turns to on this node.
+    pub fn stage(&self, stage: Stage) {
+        self.observer.news(&News::Stage { node: self.node().to_owned(), stage });
+    }
+
+    /// The observer of this command.
+    pub fn observer(&self) -> &'a dyn Observer {
+        self.observer
+    }
+
+    /// The open hand. The first time one try must do; later a node that can't be reached gets
+    /// [`PATIENCE`], with growing pauses.
+    ///
+    /// # Errors
+    /// The first try failed, patience ran out, or the failure is not one of the network.
+    pub async fn hand(&self) -> Result<Rc<D::Hand>, SshError> {
+        let mut slot = self.hand.lock().await;
+        if let Some(hand) = &*slot {
+            return Ok(Rc::clone(hand));
+        }
+        let give_up = Instant::now() + PATIENCE;
+        let mut pause = PAUSES.0;
+        loop {
+            let error = match self.open_and_hold().await {
+                Ok(hand) => {
+                    if self.opened_before.replace(true) {
+                        self.observer.news(&News::Back { node: self.node().to_owned() });
+                    }
+                    let hand = Rc::new(hand);
+                    *slot = Some(Rc::clone(&hand));
+                    return Ok(hand);
+                }
+                Err(error) => error,
+            };
+            let again = error.is_link() && self.opened_before.get();
+            if !again || Instant::now() + pause > give_up {
+                return Err(error);
+            }
+            self.tell_lost(&error, pause);
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    async fn open_and_hold(&self) -> Result<D::Hand, SshError> {
+        let hand = self.door.open().await?;
+        let hold = self.hold.borrow().clone();
+        if let Some(hold) = hold {
+            hand.request(hold, &mut |_| {}).await?;
+        }
+        Ok(hand)
+    }
+
+    fn tell_lost(&self, error: &SshError, pause: Duration) {
+        self.observer.news(&News::Lost {
+            node: self.node().to_owned(),
+            cause: error.to_string(),
+            retry_in_ms: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+        });
+    }
+
+    /// Forget a hand that broke, unless another user of the link did so already.
+    pub async fn drop_hand(&self, broken: &Rc<D::Hand>, error: &SshError) {
+        let mut slot = self.hand.lock().await;
+        if slot.as_ref().is_some_and(|hand| Rc::ptr_eq(hand, broken)) {
+            *slot = None;
+            self.tell_lost(error, Duration::ZERO);
+        }
+    }
+
+    /// Ask, opening again and asking again when the network cuts in: every request can be repeated.
+    ///
+    /// # Errors
+    /// The agent's own failure, or the node stayed away for longer than [`PATIENCE`].
+    pub async fn ask(&self, body: RequestBody) -> Result<Reply, SshError> {
+        self.ask_watched(body, &mut |_| {}).await
+    }
+
+    /// As [`Link::ask`], seeing the events on the way.
+    ///
+    /// # Errors
+    /// As [`Link::ask`].
+    pub async fn ask_watched(
+        &self,
+        body: RequestBody,
+        on_event: &mut (dyn FnMut(Event) + Send),
+    ) -> Result<Reply, SshError> {
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            let hand = self.hand().await?;
+            match hand.request(body.clone(), on_event).await {
+                Err(error) if error.is_link() && Instant::now() < give_up => {
+                    self.drop_hand(&hand, &error).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// As [`Link::ask`], where the only good answer is `Done`.
+    ///
+    /// # Errors
+    /// As [`Link::ask`], or another answer.
+    pub async fn tell(&self, body: RequestBody, name: &str) -> Result<(), SshError> {
+        match self.ask(body).await? {
+            Reply::Done => Ok(()),
+            _ => Err(wrong_answer(self.node(), name)),
+        }
+    }
+
+    /// Take the hold, and take it again whenever the session has to be opened again.
+    ///
+    /// # Errors
+    /// Another installer has it: the agent says who.
+    pub async fn take_hold(&self, holder: &str, cluster: &str) -> Result<(), SshError> {
+        self.stage(Stage::Holding);
+        let hold =
+            RequestBody::Hold { holder: holder.to_owned(), cluster: cluster.to_owned() };
+        self.tell(hold.clone(), "hold").await?;
+        *self.hold.borrow_mut() = Some(hold);
+        Ok(())
+    }
+
+    /// End the session, if there is one and nobody else uses it.
+    pub async fn close(&self) {
+        let hand = self.hand.lock().await.take();
+        if let Some(hand) = hand.and_then(Rc::into_inner) {
+            hand.close().await;
+        }
+    }
+}
