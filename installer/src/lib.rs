@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod distribution;
+pub mod fleet;
 pub mod plan;
 pub mod show;
 pub mod ssh;

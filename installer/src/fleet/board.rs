@@ -87,7 +87,10 @@ pub enum Ended {
 impl Standing {
     fn new(plan: &NodePlan) -> Self {
         let id_of = |wanted: fn(&Step) -> bool| {
-            plan.steps.iter().find(|planned| wanted(&planned.step)).map(|planned| planned.id.clone())
+            plan.steps
+                .iter()
+                .find(|planned| wanted(&planned.step))
+                .map(|planned| planned.id.clone())
         };
         Self {
             node: plan.node.clone(),
@@ -207,7 +210,8 @@ impl Board {
         self.nodes[place].ended = Some(ended);
     }
 
-    /// The run goes on after it had stopped: its steps move again.
+    /// What an outcome means for the nodes that wait for this one.
+    #[must_use]
     pub fn outcome(outcome: &Outcome) -> Ended {
         match outcome {
             Outcome::Finished { .. } | Outcome::Undone { .. } => Ended::Well,
@@ -248,15 +252,13 @@ impl Board {
     #[must_use]
     pub fn waits_in_vain(&self, place: usize) -> Option<&str> {
         let node = &self.nodes[place];
-        let over = |place: usize| {
-            self.nodes[place].ended.is_some() || self.join_is_hopeless(place)
-        };
+        let over = |place: usize| self.nodes[place].ended.is_some() || self.join_is_hopeless(place);
         if self.join_is_hopeless(place) {
             return Some(JOIN);
         }
         let hopeless = |other: usize| !self.nodes[other].has_joined() && over(other);
-        let in_vain =
-            node.awaits(JOINED) && (0..self.nodes.len()).any(|other| other != place && hopeless(other));
+        let in_vain = node.awaits(JOINED)
+            && (0..self.nodes.len()).any(|other| other != place && hopeless(other));
         in_vain.then_some(JOINED)
     }
 

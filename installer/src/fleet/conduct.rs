@@ -224,22 +224,26 @@ impl<D: Door> Conductor<'_, '_, D> {
         let hand = link.hand().await.map_err(Cut::Failed)?;
         let (run, after) = (self.run(place), self.board().seq(place));
         let observer = link.observer();
+        let (board, changed) = (&self.board, &self.changed);
         let mut on_event = |event: kdc_agent::wire::Event| {
-            let news = self.board().take_in(place, &event);
-            if let Some(news) = news {
+            let mut board = board.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(news) = board.take_in(place, &event) {
                 observer.news(&news);
             }
             if !matches!(event.body, EventBody::Note { .. }) {
-                self.changed.notify_waiters();
+                changed.notify_waiters();
             }
         };
-        let attached = hand.attach(&run, after, &mut on_event);
-        let asked = self.ask_awaited(place, &run);
-        tokio::pin!(attached, asked);
-        let outcome = tokio::select! {
-            biased;
-            outcome = &mut attached => outcome,
-            () = &mut asked => attached.await,
+        let outcome = {
+            let attached = hand.attach(&run, after, &mut on_event);
+            let asked = self.ask_awaited(place, &run);
+            tokio::pin!(attached, asked);
+            tokio::select! {
+                biased;
+                outcome = &mut attached => outcome,
+                () = &mut asked => attached.await,
+            }
+            // Here the asking ends too: half-way through opening again it would keep the link.
         };
         match outcome {
             Ok(outcome) => Ok(outcome),

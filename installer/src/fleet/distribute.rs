@@ -1,14 +1,8 @@
 //! Bring what a node's plan needs into its store: ask what is missing, send that, ask again.
 
-use std::{
-    collections::BTreeSet,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use kdc_agent::{
-    step::{Content, NodePlan, Step},
-    wire::{MissingPieces, Reply, RequestBody},
-};
+use kdc_agent::wire::{MissingPieces, Reply, RequestBody};
 use kdc_bundles::index::{Digest, Index};
 
 use super::{Door, Hand, Load, link::Link, wrong_answer};
@@ -19,29 +13,6 @@ use crate::{
 
 /// Rounds that may pass without one more piece in the store before it counts as a failure.
 const IDLE_ROUNDS: u32 = 3;
-
-/// Every blob that the steps of `plan` name, each once, in order of digest.
-#[must_use]
-pub fn blobs_of(plan: &NodePlan) -> Vec<Digest> {
-    let mut blobs = BTreeSet::new();
-    for planned in &plan.steps {
-        match &planned.step {
-            Step::WriteFile { content: Content::Blob(digest), .. }
-            | Step::PlaceBinary { digest, .. }
-            | Step::UnpackArchive { digest, .. } => {
-                blobs.insert(digest.clone());
-            }
-            Step::InstallPackages { packages } => {
-                blobs.extend(packages.iter().map(|package| package.digest.clone()));
-            }
-            Step::ImportImages { images } => {
-                blobs.extend(images.iter().flat_map(|image| image.blobs.iter().cloned()));
-            }
-            _ => {}
-        }
-    }
-    blobs.into_iter().collect()
-}
 
 /// Bytes of the pieces in `missing`.
 #[must_use]
@@ -122,10 +93,9 @@ async fn send_once<D: Door>(
     match hand.send(load, missing, &progress).await {
         Ok(received) => match received.failure {
             None => Ok(()),
-            Some(failure) => Err(SshError::Agent {
-                node: link.node().to_owned(),
-                failure: Box::new(failure),
-            }),
+            Some(failure) => {
+                Err(SshError::Agent { node: link.node().to_owned(), failure: Box::new(failure) })
+            }
         },
         Err(error) if error.is_link() => {
             link.drop_hand(&hand, &error).await;

@@ -165,8 +165,7 @@ impl<'a, D: Door> Link<'a, D> {
     /// Another installer has it: the agent says who.
     pub async fn take_hold(&self, holder: &str, cluster: &str) -> Result<(), SshError> {
         self.stage(Stage::Holding);
-        let hold =
-            RequestBody::Hold { holder: holder.to_owned(), cluster: cluster.to_owned() };
+        let hold = RequestBody::Hold { holder: holder.to_owned(), cluster: cluster.to_owned() };
         self.tell(hold.clone(), "hold").await?;
         *self.hold.borrow_mut() = Some(hold);
         Ok(())

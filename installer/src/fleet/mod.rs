@@ -33,9 +33,12 @@ pub mod conduct;
 pub mod distribute;
 #[cfg(test)]
 mod fake;
+pub mod install;
 pub mod link;
 pub mod over_ssh;
 pub mod take_back;
+#[cfg(test)]
+mod tests;
 
 /// Told of events on the way to an answer.
 pub type OnEvent<'a> = &'a mut (dyn FnMut(Event) + Send);
@@ -132,12 +135,9 @@ pub fn all_or_failures<T>(answers: Vec<Result<T, SshError>>) -> Result<Vec<T>, V
 
 /// An answer that does not fit its request: the agent broke the contract.
 pub(crate) fn wrong_answer(node: &str, to: &str) -> SshError {
-    SshError::Agent {
+    SshError::Unexpected {
         node: node.to_owned(),
-        failure: Box::new(kdc_agent::wire::Failure {
-            code: "KDC-020".to_owned(),
-            message: format!("the agent gave an answer that doesn't fit the request `{to}`"),
-            hint: Some("use a kdc-install and a bundle of the same release".to_owned()),
-        }),
+        during: to.to_owned(),
+        detail: "the answer is one to another request".to_owned(),
     }
 }

@@ -10,7 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::{
     News, Observer,
     news::StepState,
-    plain::{Lines, render_sent, render_waiting},
+    plain::{Lines, render_place, render_sent, render_waiting},
 };
 
 /// Most nodes that get a line of their own; above that plain lines read better than a moving wall.
@@ -100,11 +100,11 @@ impl Observer for Moving {
                 bar.set_message(render_sent(*sent_bytes, *total_bytes));
             }),
             News::Step { node, number, of, phase, step, state } => self.with(node, |bar| {
-                bar.set_style(style(true));
+                bar.set_style(style(*of > 0));
                 bar.set_length(*of as u64);
-                let done = *number - usize::from(*state == StepState::Begun);
+                let done = number.saturating_sub(usize::from(*state == StepState::Begun));
                 bar.set_position(done as u64);
-                bar.set_message(format!("{number}/{of} {phase}: {step}"));
+                bar.set_message(format!("{} {phase}: {step}", render_place(*number, *of)));
             }),
             News::Waiting { node, value } => {
                 self.with(node, |bar| bar.set_message(render_waiting(value)));

@@ -178,7 +178,7 @@ pub enum News {
         node: String,
         /// Its place, from 1.
         number: usize,
-        /// Steps in the plan.
+        /// Steps in the plan; 0 where nobody knows (undo).
         of: usize,
         /// Phase of the step.
         phase: String,

@@ -32,7 +32,8 @@ impl Lines {
                 format!("run {run} {}", if *resumed { "resumed" } else { "started" }),
             ),
             News::Step { node, number, of, phase, step, state } => {
-                (node.as_str(), format!("step {number}/{of} {phase} {step} {}", state.word()))
+                let place = render_place(*number, *of);
+                (node.as_str(), format!("step {place} {phase} {step} {}", state.word()))
             }
             News::Waiting { node, value } => (node.as_str(), render_waiting(value)),
             News::Note { node, step, text } => (node.as_str(), format!("note {step}: {text}")),
@@ -62,6 +63,11 @@ impl Lines {
         let before = tenths.insert(node.to_owned(), tenth);
         (before != Some(tenth)).then_some(())
     }
+}
+
+/// `12/41`, or `12` where nobody knows how many there are.
+pub(super) fn render_place(number: usize, of: usize) -> String {
+    if of == 0 { number.to_string() } else { format!("{number}/{of}") }
 }
 
 /// `12.0 of 300.0 MiB sent`.

@@ -1,0 +1,305 @@
+//! Whole installs over fake nodes: all good, a node fails, is cut off, loses power, is held; and
+//! the installer killed at every point where it can be.
+
+use std::{
+    future::Future,
+    pin::pin,
+    rc::Rc,
+    sync::Mutex,
+    task::{Context, Poll},
+};
+
+use kdc_agent::{
+    step::{Content, NodePlan, PlannedStep, Step},
+    wire::Outcome,
+};
+use kdc_bundles::index::{Blob, Digest, INDEX_VERSION, Index, PIECE_SIZE};
+
+use super::{
+    Load,
+    conduct::{NodeEnd, NodeResult},
+    fake::{FakeDoor, FakeNode},
+    install::{Installed, Job, Stopped, install},
+    link::Link,
+    take_back::take_back,
+};
+use crate::{
+    show::{News, Observer, Silent},
+    ssh::PieceSource,
+};
+
+struct NoBytes;
+
+impl PieceSource for NoBytes {
+    fn read_into(&self, _: &Digest, _: u64, _: usize, _: &mut Vec<u8>) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Kept(Mutex<Vec<News>>);
+
+impl Observer for Kept {
+    fn news(&self, news: &News) {
+        self.0.lock().unwrap().push(news.clone());
+    }
+}
+
+impl Kept {
+    fn any(&self, wanted: impl Fn(&News) -> bool) -> bool {
+        self.0.lock().unwrap().iter().any(wanted)
+    }
+}
+
+/// A cluster of fakes: `cp` and workers, with blobs to send and gates to open.
+struct Site {
+    nodes: Vec<Rc<FakeNode>>,
+    plans: Vec<NodePlan>,
+    index: Index,
+    digest: Digest,
+}
+
+fn step(id: &str, step: Step, needs: &[&str]) -> PlannedStep {
+    PlannedStep {
+        id: id.to_owned(),
+        phase: "host".to_owned(),
+        step,
+        needs: needs.iter().map(|&name| name.to_owned()).collect(),
+    }
+}
+
+impl Site {
+    fn new(workers: usize) -> Self {
+        let names: Vec<String> = std::iter::once("cp".to_owned())
+            .chain((1..=workers).map(|number| format!("w{number}")))
+            .collect();
+        let mut blobs: Vec<Blob> = (0..3_u8)
+            .map(|number| Blob {
+                digest: Digest::of(&[number]),
+                size: 1000,
+                pieces: vec![Digest::of(&[number])],
+            })
+            .collect();
+        blobs.sort_by(|a, b| a.digest.cmp(&b.digest));
+        let index = Index {
+            version: INDEX_VERSION,
+            name: "test".to_owned(),
+            bundle_version: "1".to_owned(),
+            piece_size: PIECE_SIZE,
+            parameters: std::collections::BTreeMap::new(),
+            artifacts: Vec::new(),
+            blobs,
+        };
+        let digest = Digest::of(b"the index");
+        let plans = names.iter().map(|name| plan(name, &index, &digest)).collect();
+        let nodes = names.iter().map(|name| FakeNode::new(name)).collect();
+        Self { nodes, plans, index, digest }
+    }
+
+    fn links<'o>(&self, observer: &'o dyn Observer) -> Vec<Link<'o, FakeDoor>> {
+        self.nodes.iter().map(|node| Link::new(FakeDoor(Rc::clone(node)), observer)).collect()
+    }
+
+    async fn install(&self, observer: &dyn Observer) -> Result<Installed, Stopped> {
+        self.install_as("one@test pid 1", observer).await
+    }
+
+    async fn install_as(&self, holder: &str, out: &dyn Observer) -> Result<Installed, Stopped> {
+        let load = Load {
+            index: &self.index,
+            digest: &self.digest,
+            text: "the index",
+            signature: "signed",
+            keys: &[],
+            source: &NoBytes,
+        };
+        let all = self.index.blobs.iter().map(|blob| blob.digest.clone()).collect::<Vec<_>>();
+        let blobs = &vec![all; self.nodes.len()][..];
+        let (cluster, plans, run) = ("c", &self.plans[..], "r1");
+        let job = Job { cluster, plans, blobs, load, holder, run, parallel: 10 };
+        install(&self.links(out), job).await
+    }
+
+    fn is_whole(&self) -> bool {
+        let all_stored = |node: &Rc<FakeNode>| node.store.borrow().len() == self.index.blobs.len();
+        self.nodes.iter().all(all_stored) && self.nodes[1..].iter().all(|node| node.joined.get())
+    }
+}
+
+fn plan(name: &str, index: &Index, digest: &Digest) -> NodePlan {
+    let place = |(number, blob): (usize, &Blob)| {
+        let path = format!("/opt/{number}");
+        let content = Content::Blob(blob.digest.clone());
+        step(&format!("file-{number}"), Step::WriteFile { path, mode: 0o644, content }, &[])
+    };
+    let mut steps: Vec<PlannedStep> = index.blobs.iter().enumerate().map(place).collect();
+    let config = String::new();
+    if name == "cp" {
+        steps.push(step("init", Step::InitControlPlane { config }, &[]));
+        let (name, manifests) = ("dns".to_owned(), String::new());
+        steps.push(step("dns", Step::ApplyManifests { name, manifests }, &["joined"]));
+    } else {
+        steps.push(step("join", Step::JoinNode { config }, &["join"]));
+    }
+    let (node, cluster) = (name.to_owned(), "c".to_owned());
+    NodePlan { node, cluster, index: digest.clone(), steps }
+}
+
+fn ran(installed: Result<Installed, Stopped>) -> Vec<NodeResult> {
+    match installed {
+        Ok(Installed::Ran { results, .. }) => results,
+        other => panic!("expected runs, got {other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_fresh_nodes_become_a_cluster_and_then_there_is_nothing_to_do() {
+    let site = Site::new(2);
+    let results = ran(site.install(&Silent).await);
+    assert!(results.iter().all(|result| result.end.is_good()), "{results:?}");
+    assert!(site.is_whole());
+    let writes: Vec<u32> = site.nodes.iter().map(|node| node.writes.get()).collect();
+    match site.install(&Silent).await {
+        Ok(Installed::NothingToDo(steps)) => assert_eq!(steps, [5, 4, 4]),
+        other => panic!("{other:?}"),
+    }
+    let after: Vec<u32> = site.nodes.iter().map(|node| node.writes.get()).collect();
+    assert_eq!(writes, after, "nothing to do writes nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_worker_leaves_the_others_done_and_the_control_plane_waiting() {
+    let site = Site::new(3);
+    *site.nodes[2].fails.borrow_mut() = Some(("file-1".to_owned(), 1));
+    let results = ran(site.install(&Silent).await);
+    assert!(matches!(&results[0].end, NodeEnd::InVain { value } if value == "joined"));
+    assert!(results[1].end.is_good() && results[3].end.is_good());
+    assert!(matches!(&results[2].end, NodeEnd::Run(Outcome::Failed { step, .. }) if step == "file-1"));
+
+    let again = ran(site.install(&Silent).await);
+    assert!(again.iter().all(|result| result.end.is_good()), "{again:?}");
+    assert!(site.is_whole());
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_control_plane_fails_the_workers_wait_and_a_second_apply_finishes() {
+    let site = Site::new(2);
+    *site.nodes[0].fails.borrow_mut() = Some(("init".to_owned(), 1));
+    let results = ran(site.install(&Silent).await);
+    assert!(matches!(&results[0].end, NodeEnd::Run(Outcome::Failed { .. })));
+    for result in &results[1..] {
+        assert!(matches!(&result.end, NodeEnd::InVain { value } if value == "join"), "{result:?}");
+    }
+    let again = ran(site.install(&Silent).await);
+    assert!(again.iter().all(|result| result.end.is_good()), "{again:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_cut_anywhere_fails_nothing_and_sends_no_piece_twice() {
+    for calls in 4..60 {
+        for place in 0..3 {
+            let site = Site::new(2);
+            site.nodes[place].cut.set(Some((calls, 5)));
+            let kept = Kept::default();
+            let results = ran(site.install(&kept).await);
+            assert!(results.iter().all(|result| result.end.is_good()), "{calls}: {results:?}");
+            assert!(site.is_whole());
+            assert_eq!(site.nodes[place].sent_twice.get(), 0);
+            let cut = site.nodes[place].cut.get().is_none();
+            assert_eq!(cut, kept.any(|news| matches!(news, News::Lost { .. })), "{calls}");
+            assert_eq!(cut, kept.any(|news| matches!(news, News::Back { .. })), "{calls}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_stays_away_fails_alone_with_its_own_error() {
+    let site = Site::new(2);
+    site.nodes[1].cut.set(Some((20, u32::MAX)));
+    let results = ran(site.install(&Silent).await);
+    assert!(matches!(&results[1].end, NodeEnd::Lost(error) if error.is_link()), "{results:?}");
+    assert!(results[2].end.is_good(), "{results:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_power_cut_under_the_installer_s_eyes_is_resumed() {
+    let site = Site::new(2);
+    let mut first = Box::pin(site.install(&Silent));
+    let mut cuts = 0;
+    let results = std::future::poll_fn(|context| {
+        let polled = first.as_mut().poll(context);
+        if polled.is_pending() && cuts < 2 && site.nodes[1].writes.get() > 5 {
+            cuts += 1;
+            site.nodes[1].power_cut();
+        }
+        polled
+    })
+    .await;
+    let results = ran(results);
+    assert_eq!(cuts, 2);
+    assert!(results.iter().all(|result| result.end.is_good()), "{results:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_installer_is_told_who_is_at_work() {
+    let site = Site::new(1);
+    let mut first = Box::pin(site.install_as("one@test pid 1", &Silent));
+    let mut context = Context::from_waker(std::task::Waker::noop());
+    // Far enough that the first one holds the nodes.
+    while site.nodes.iter().any(|node| node.writes.get() == 0) {
+        assert!(first.as_mut().poll(&mut context).is_pending());
+        tokio::task::yield_now().await;
+    }
+    match site.install_as("two@test pid 2", &Silent).await {
+        Err(Stopped::Holding(errors)) => {
+            assert_eq!(errors.len(), 2);
+            assert!(errors[0].to_string().contains("held by one@test pid 1"), "{}", errors[0]);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(ran(first.await).iter().all(|result| result.end.is_good()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_installer_killed_at_any_point_is_finished_by_the_next() {
+    let mut points = 0;
+    for polls in 1.. {
+        let site = Site::new(2);
+        {
+            let mut doomed = pin!(site.install(&Silent));
+            let mut ready = false;
+            let mut left = polls;
+            std::future::poll_fn(|context| {
+                ready = doomed.as_mut().poll(context).is_ready();
+                left -= 1;
+                if ready || left == 0 { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            if ready {
+                points = polls;
+            }
+        }
+        match site.install_as("two@test pid 2", &Silent).await {
+            Ok(Installed::NothingToDo(_)) => {}
+            other => assert!(ran(other).iter().all(|result| result.end.is_good()), "{polls}"),
+        }
+        assert!(site.is_whole(), "killed at poll {polls}");
+        if points > 0 {
+            break;
+        }
+    }
+    assert!(points > 15, "there were only {points} points to be killed at");
+}
+
+#[tokio::test(start_paused = true)]
+async fn undo_takes_everything_back_and_the_agents_leave() {
+    let site = Site::new(2);
+    ran(site.install(&Silent).await);
+    let links = site.links(&Silent);
+    let all: Vec<_> = links.iter().collect();
+    let results = take_back(&all, 10).await;
+    assert!(matches!(&results[0].end, NodeEnd::Run(Outcome::Undone { steps: 5 })), "{results:?}");
+    assert!(site.nodes.iter().all(|node| node.departed.get() && !node.joined.get()));
+    let again = take_back(&all, 10).await;
+    assert!(matches!(&again[0].end, NodeEnd::Run(Outcome::Undone { steps: 0 })), "{again:?}");
+}
