@@ -152,7 +152,7 @@ impl FakeNode {
                 let mut held = self.holder.borrow_mut();
                 match &*held {
                     Some((other, who)) if *other != session && *who != holder => {
-                        Err(self.failure("AGENT-030", &format!("held by {who}")))
+                        Err(self.failure("AGENT-021", &format!("held by {who}")))
                     }
                     _ => {
                         *held = Some((session, holder));

@@ -83,7 +83,8 @@ impl<'a, D: Door> Link<'a, D> {
                 }
                 Err(error) => error,
             };
-            let again = error.is_link() && self.opened_before.get();
+            let passes = error.is_link() || self.is_held_by_ourselves(&error);
+            let again = passes && self.opened_before.get();
             if !again || Instant::now() + pause > give_up {
                 return Err(error);
             }
@@ -100,6 +101,17 @@ impl<'a, D: Door> Link<'a, D> {
             hand.request(hold, &mut |_| {}).await?;
         }
         Ok(hand)
+    }
+
+    /// The node has not noticed yet that our last connection is gone, and guards the hold for it.
+    fn is_held_by_ourselves(&self, error: &SshError) -> bool {
+        let hold = self.hold.borrow();
+        let (SshError::Agent { failure, .. }, Some(RequestBody::Hold { holder, .. })) =
+            (error, &*hold)
+        else {
+            return false;
+        };
+        failure.message.contains(holder.as_str())
     }
 
     fn tell_lost(&self, error: &SshError, pause: Duration) {

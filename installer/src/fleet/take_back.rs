@@ -23,6 +23,9 @@ use crate::{
 /// Pause before looking again at an undo that is said to go on.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// The agent's answer to `Undo` where nothing is in force.
+const NOTHING_IN_FORCE: &str = "AGENT-030";
+
 /// How often an undo that ended without a word is taken up again.
 const RESUMES: u32 = 3;
 
@@ -65,7 +68,9 @@ async fn undo_one<D: Door>(link: &Link<'_, D>, run: &mut String) -> Result<Outco
 
 async fn has_runs<D: Door>(link: &Link<'_, D>) -> Result<bool, SshError> {
     match link.ask(RequestBody::Runs).await? {
-        Reply::Runs { runs } => Ok(!runs.is_empty()),
+        Reply::Runs { runs } => Ok(runs
+            .iter()
+            .any(|run| run.in_force || !matches!(run.outcome, Outcome::Undone { .. }))),
         _ => Err(wrong_answer(link.node(), "runs")),
     }
 }
@@ -73,8 +78,13 @@ async fn has_runs<D: Door>(link: &Link<'_, D>) -> Result<bool, SshError> {
 async fn undo_runs<D: Door>(link: &Link<'_, D>, run: &mut String) -> Result<Outcome, SshError> {
     let mut resumes = 0;
     loop {
-        let Reply::Started { run: started, resumed } = link.ask(RequestBody::Undo).await? else {
-            return Err(wrong_answer(link.node(), "undo"));
+        let (started, resumed) = match link.ask(RequestBody::Undo).await {
+            Ok(Reply::Started { run, resumed }) => (run, resumed),
+            Ok(_) => return Err(wrong_answer(link.node(), "undo")),
+            Err(error) if error.code() == NOTHING_IN_FORCE => {
+                return Ok(Outcome::Undone { steps: 0 });
+            }
+            Err(error) => return Err(error),
         };
         let node = link.node().to_owned();
         link.observer().news(&News::Run { node, run: started.clone(), resumed });

@@ -174,7 +174,9 @@ async fn a_failing_worker_leaves_the_others_done_and_the_control_plane_waiting()
     let results = ran(site.install(&Silent).await);
     assert!(matches!(&results[0].end, NodeEnd::InVain { value } if value == "joined"));
     assert!(results[1].end.is_good() && results[3].end.is_good());
-    assert!(matches!(&results[2].end, NodeEnd::Run(Outcome::Failed { step, .. }) if step == "file-1"));
+    assert!(
+        matches!(&results[2].end, NodeEnd::Run(Outcome::Failed { step, .. }) if step == "file-1")
+    );
 
     let again = ran(site.install(&Silent).await);
     assert!(again.iter().all(|result| result.end.is_good()), "{again:?}");
