@@ -137,3 +137,31 @@ fn the_images_a_control_plane_needs_are_those_that_kubeadm_1_20_lists() {
     }
     assert_eq!(required_images(&parameters, Role::Worker).len(), 3);
 }
+
+/// `KDC_KUBEADM=/path/kubeadm cargo test -p kdc-install kubeadm_itself -- --ignored`, with the
+/// kubeadm 1.20 that `tests/kubernetes/build.sh` makes.
+#[test]
+#[ignore = "needs a kubeadm 1.20 in KDC_KUBEADM"]
+fn kubeadm_itself_takes_the_documents_and_knows_every_field() {
+    let kubeadm = std::env::var("KDC_KUBEADM").expect("KDC_KUBEADM");
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("init.yaml");
+    let ask = |text: &str| {
+        fs_err::write(&path, text).expect("write");
+        let output = std::process::Command::new(&kubeadm)
+            .args(["config", "images", "list", "--config"])
+            .arg(&path)
+            .output()
+            .expect("kubeadm runs");
+        let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), complaints.contains("unknown field"), complaints)
+    };
+    for lab in [false, true] {
+        let (good, unknown, complaints) = ask(&written(ConfigApi::V1Beta2, lab).0);
+        assert!(good && !unknown, "{complaints}");
+    }
+    // The test can fail: kubeadm does tell an unknown field.
+    let odd = written(ConfigApi::V1Beta2, true).0.replace("dnsDomain", "dnsDomian");
+    let (_, unknown, complaints) = ask(&odd);
+    assert!(unknown, "{complaints}");
+}
