@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::HostError;
 
 /// Most bytes of standard output that are kept; what comes after is read and dropped.
-pub const MAX_STDOUT_BYTES: usize = 16 * 1024 * 1024;
+pub(super) const MAX_STDOUT_BYTES: usize = 16 * 1024 * 1024;
 
 /// How much of the end of standard error is kept, and shown in errors.
-pub const TAIL_BYTES: usize = 1024;
+pub(super) const TAIL_BYTES: usize = 1024;
 
 /// A program with its arguments. Its environment is empty but for a fixed `PATH`, `HOME=/root`,
 /// `LC_ALL=C` and what [`Program::env`] adds.
@@ -133,9 +133,9 @@ impl Program {
 pub struct Output {
     /// Exit code; 128 plus the signal if one ended it.
     pub code: i32,
-    /// Standard output, at most [`MAX_STDOUT_BYTES`].
+    /// Standard output, at most 16 MiB.
     pub stdout: Vec<u8>,
-    /// The last [`TAIL_BYTES`] of standard error.
+    /// The last KiB of standard error.
     pub stderr: Vec<u8>,
 }
 

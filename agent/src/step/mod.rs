@@ -4,12 +4,31 @@
 //! before is in the journal before the first change. *Found as wanted* is recorded as found and is
 //! never undone. The words here are the words of the plan, the journal, the progress and the docs.
 
+mod apply_manifests;
 pub mod change;
+mod configure_containerd;
+mod configure_host_routes;
+mod containerd;
 mod create_directory;
-mod not_yet;
+mod disable_swap;
+mod firewall;
+mod import_images;
+mod init_control_plane;
+mod install_packages;
+mod install_unit;
+mod join_node;
+mod kubeadm;
+mod kubectl;
+mod load_kernel_module;
+mod open_firewall;
 mod remove_file;
+mod set_node_labels;
 mod set_sysctl;
+mod set_unit_state;
 pub(crate) mod snapshot;
+mod systemd;
+mod unpack_archive;
+mod wait_until;
 mod write_file;
 
 use std::collections::BTreeMap;
@@ -149,7 +168,7 @@ pub enum Step {
         /// Wanted: runs now. `None` leaves it as it is.
         active: Option<bool>,
     },
-    /// Unpack a tar (plain, gzip or zstd by its magic) under a directory, with path checks.
+    /// Unpack a plain tar under a directory, with path checks; a compressed one is refused.
     UnpackArchive {
         /// Blob with the archive.
         digest: Digest,
@@ -267,6 +286,7 @@ impl NodePlan {
 }
 
 /// The behaviour of a step.
+#[expect(clippy::too_many_lines, reason = "one short arm a step, and a table wants no parts")]
 fn change_of(step: &Step) -> Box<dyn change::AnyChange + '_> {
     match step {
         Step::CreateDirectory { path, mode } => {
@@ -277,8 +297,57 @@ fn change_of(step: &Step) -> Box<dyn change::AnyChange + '_> {
         }
         Step::RemoveFile { path } => Box::new(remove_file::RemoveFile { path }),
         Step::PlaceBinary { path, digest } => Box::new(write_file::PlaceBinary { path, digest }),
+        Step::InstallPackages { packages } => {
+            Box::new(install_packages::InstallPackages { packages })
+        }
+        Step::LoadKernelModule { module } => {
+            Box::new(load_kernel_module::LoadKernelModule { module })
+        }
         Step::SetSysctl { key, value } => Box::new(set_sysctl::SetSysctl { key, value }),
-        _ => Box::new(not_yet::NotYet),
+        Step::DisableSwap => Box::new(disable_swap::DisableSwap),
+        Step::InstallUnit { unit, content, drop_ins } => {
+            Box::new(install_unit::InstallUnit { unit, content, drop_ins })
+        }
+        Step::SetUnitState { unit, enabled, active } => {
+            Box::new(set_unit_state::SetUnitState { unit, enabled: *enabled, active: *active })
+        }
+        Step::UnpackArchive { digest, target } => {
+            Box::new(unpack_archive::UnpackArchive { digest, target })
+        }
+        Step::ImportImages { images } => Box::new(import_images::ImportImages { images }),
+        Step::OpenFirewall { ports } => Box::new(open_firewall::OpenFirewall { ports }),
+        Step::ConfigureContainerd {
+            sandbox_image,
+            cni_bin_dir,
+            systemd_cgroup,
+            restrict_oom_score_adj,
+        } => Box::new(configure_containerd::ConfigureContainerd {
+            sandbox_image,
+            cni_bin_dir,
+            systemd_cgroup: *systemd_cgroup,
+            restrict_oom_score_adj: *restrict_oom_score_adj,
+        }),
+        Step::ConfigureHostRoutes { pod_cidr, cluster_cidr, service_cidr, peers } => {
+            Box::new(configure_host_routes::ConfigureHostRoutes {
+                pod_cidr,
+                cluster_cidr,
+                service_cidr,
+                peers,
+            })
+        }
+        Step::InitControlPlane { config } => {
+            Box::new(init_control_plane::InitControlPlane { config })
+        }
+        Step::JoinNode { config } => Box::new(join_node::JoinNode { config }),
+        Step::ApplyManifests { name, manifests } => {
+            Box::new(apply_manifests::ApplyManifests { name, manifests })
+        }
+        Step::SetNodeLabels { node, labels, taints } => {
+            Box::new(set_node_labels::SetNodeLabels { node, labels, taints })
+        }
+        Step::WaitUntil { condition, timeout_secs } => {
+            Box::new(wait_until::WaitUntil { condition, timeout_secs: *timeout_secs })
+        }
     }
 }
 

@@ -1,0 +1,135 @@
+//! `ConfigureContainerd`.
+
+use kdc_bundles::index::Digest;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    change::{Change, Context, StepError},
+    containerd::{CONFIG, UNIT, answers, major_version, wait_for_socket},
+    snapshot::{PathState, look, put_file, restore},
+    systemd::{look_at, restore_activity, systemctl},
+};
+
+/// containerd set up for Kubernetes.
+pub(crate) struct ConfigureContainerd<'a> {
+    pub(crate) sandbox_image: &'a str,
+    pub(crate) cni_bin_dir: &'a str,
+    pub(crate) systemd_cgroup: bool,
+    pub(crate) restrict_oom_score_adj: bool,
+}
+
+/// What stood there.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Before {
+    /// Major version of the installed containerd.
+    major: Option<u32>,
+    file: PathState,
+    active: bool,
+    answers: bool,
+}
+
+/// Where CNI configuration lives.
+const CNI_CONF_DIR: &str = "/etc/cni/net.d";
+
+impl ConfigureContainerd<'_> {
+    /// The whole configuration, in the format of this major version.
+    fn render(&self, major: u32) -> String {
+        let quote = |text: &str| format!("{text:?}");
+        let (sandbox, bin_dir) = (quote(self.sandbox_image), quote(self.cni_bin_dir));
+        let (systemd, restrict) = (self.systemd_cgroup, self.restrict_oom_score_adj);
+        let conf_dir = quote(CNI_CONF_DIR);
+        let head = "# Written by kdc. Undo puts back what was here.\n";
+        if major >= 2 {
+            let runtime = "io.containerd.cri.v1.runtime";
+            return format!(
+                "{head}version = 3\n\n\
+                 [plugins.'io.containerd.cri.v1.images'.pinned_images]\n  sandbox = {sandbox}\n\n\
+                 [plugins.'{runtime}']\n  restrict_oom_score_adj = {restrict}\n\n\
+                 [plugins.'{runtime}'.cni]\n  bin_dirs = [{bin_dir}]\n  conf_dir = {conf_dir}\n\n\
+                 [plugins.'{runtime}'.containerd.runtimes.runc]\n  \
+                 runtime_type = \"io.containerd.runc.v2\"\n\n\
+                 [plugins.'{runtime}'.containerd.runtimes.runc.options]\n  \
+                 SystemdCgroup = {systemd}\n"
+            );
+        }
+        let cri = "[plugins.\"io.containerd.grpc.v1.cri\"";
+        format!(
+            "{head}version = 2\n\n\
+             {cri}]\n  sandbox_image = {sandbox}\n  restrict_oom_score_adj = {restrict}\n\n\
+             {cri}.cni]\n  bin_dir = {bin_dir}\n  conf_dir = {conf_dir}\n\n\
+             {cri}.containerd.runtimes.runc]\n  runtime_type = \"io.containerd.runc.v2\"\n\n\
+             {cri}.containerd.runtimes.runc.options]\n  SystemdCgroup = {systemd}\n\n\
+             [plugins.\"io.containerd.internal.v1.opt\"]\n  path = \"/var/lib/containerd/opt\"\n"
+        )
+    }
+}
+
+impl Change for ConfigureContainerd<'_> {
+    type Before = Before;
+
+    fn probe(&self, context: &Context<'_>) -> Result<Before, StepError> {
+        let major = major_version(context.host)?;
+        let active = look_at(context.host, UNIT)?.active;
+        let answers = active && answers(context.host)?;
+        Ok(Before { major, file: look(context, CONFIG)?, active, answers })
+    }
+
+    fn is_satisfied_by(&self, before: &Before) -> bool {
+        let wanted = before.major.map(|major| Digest::of(self.render(major).as_bytes()));
+        before.answers && wanted.is_some_and(|wanted| before.file.is_file(&wanted, 0o644))
+    }
+
+    fn apply(&self, context: &Context<'_>, _before: &Before) -> Result<(), StepError> {
+        let Some(major) = major_version(context.host)? else {
+            return Err(StepError::Refused {
+                what: "containerd is not installed".to_owned(),
+                hint: "put containerd's package into the bundle".to_owned(),
+            });
+        };
+        put_file(context.host, CONFIG, &mut self.render(major).as_bytes(), 0o644)?;
+        context.host.run_checked(&systemctl(["restart", "--", UNIT]))?;
+        wait_for_socket(context)
+    }
+
+    fn undo(&self, context: &Context<'_>, before: &Before) -> Result<(), StepError> {
+        restore(context, CONFIG, &before.file)?;
+        if before.active {
+            context.host.run_checked(&systemctl(["restart", "--", UNIT]))?;
+            return Ok(());
+        }
+        restore_activity(context, UNIT, false)
+    }
+
+    fn summary(&self) -> String {
+        format!("configure containerd (pause image {})", self.sandbox_image)
+    }
+
+    fn detail(&self, before: &Before) -> String {
+        let service = if before.active { "restarts" } else { "starts" };
+        format!("{} and {service} containerd", before.file.write_detail(CONFIG))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_major_version_gets_its_own_format() {
+        let step = ConfigureContainerd {
+            sandbox_image: "k8s.gcr.io/pause:3.2",
+            cni_bin_dir: "/usr/lib/cni",
+            systemd_cgroup: true,
+            restrict_oom_score_adj: false,
+        };
+        let one = step.render(1);
+        assert!(one.contains("version = 2\n"));
+        assert!(one.contains("sandbox_image = \"k8s.gcr.io/pause:3.2\"\n"));
+        assert!(one.contains("SystemdCgroup = true\n"));
+        let two = step.render(2);
+        assert!(two.contains("version = 3\n"));
+        assert!(two.contains("sandbox = \"k8s.gcr.io/pause:3.2\"\n"));
+        assert!(!two.contains("grpc.v1.cri"));
+    }
+}
