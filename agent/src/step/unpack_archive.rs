@@ -45,6 +45,9 @@ pub(crate) struct Before {
     paths: Vec<(String, Member, PathState)>,
 }
 
+/// Takes one checked member: its place, its header, its content.
+type Each<'a> = &'a mut dyn FnMut(&str, &Header, &mut dyn Read) -> Result<(), StepError>;
+
 impl UnpackArchive<'_> {
     fn refused(&self, what: impl std::fmt::Display) -> StepError {
         StepError::Refused {
@@ -54,11 +57,7 @@ impl UnpackArchive<'_> {
     }
 
     /// Hand every member to `each`, checked.
-    fn walk(
-        &self,
-        context: &Context<'_>,
-        each: &mut dyn FnMut(&str, &Header, &mut dyn Read) -> Result<(), StepError>,
-    ) -> Result<(), StepError> {
+    fn walk(&self, context: &Context<'_>, each: Each<'_>) -> Result<(), StepError> {
         let read = |error: io::Error| self.refused(format_args!("cannot be read: {error}"));
         let mut content = context.blobs.open(self.digest)?;
         let mut magic = [0; 4];
