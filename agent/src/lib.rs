@@ -9,12 +9,14 @@
 //! | **journal** | the append-only, fsynced record of a run, written before each change |
 //! | **store** | pieces and blobs of the bundle on this node, by digest, proved before use |
 
+pub mod accept;
 pub mod check;
 pub mod daemon;
 pub mod facts;
 pub mod host;
 pub mod journal;
 pub mod run;
+pub mod serve;
 pub mod step;
 pub mod store;
 pub mod wire;

@@ -1,2 +1,287 @@
-//! `kdc-agent`.
-fn main() {}
+//! `kdc-agent`: the hand of kdc on one node.
+
+use std::{path::Path, process::ExitCode, sync::atomic::AtomicBool};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand, ValueEnum};
+use kdc_agent::{
+    daemon,
+    host::SystemHost,
+    run::{self, FileValues, Observer},
+    serve::{self, Places},
+    step::{NodePlan, Step, change::BlobSource},
+    store::{EmptyShelf, Store, receive},
+    wire::{Event, EventBody, Failure, Outcome, Received, frame::encode},
+};
+use kdc_bundles::index::Digest;
+
+/// One node's part of kdc.
+///
+/// `kdc-install` uploads this program and drives it over SSH; nobody has to call it by hand. What is
+/// useful on the node itself: `kdc-agent status` says what kdc did here, `kdc-agent facts` what the
+/// checks see. To take kdc off this node, use `kdc-install undo` where the cluster file is.
+#[derive(Debug, Parser)]
+#[command(name = "kdc-agent", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Answer an installer on standard input and output until it goes away.
+    Serve {
+        /// The only way there is; named so that it stays free for others.
+        #[arg(long, required = true)]
+        stdio: bool,
+    },
+    /// Take in pieces of the bundle on standard input; each is proved before it counts.
+    Receive {
+        /// Digest of an index this node has verified.
+        #[arg(long, value_name = "sha256:HEX")]
+        index: Digest,
+    },
+    /// Carry out a run, or go on where it stopped (the unit kdc-run-ID.service calls this).
+    Run {
+        /// Run id, as `kdc-agent status` lists it.
+        id: String,
+    },
+    /// Take back everything in force, newest run first (the unit kdc-run-ID.service calls this).
+    UndoRun {
+        /// Id to keep the record of the undo under.
+        id: String,
+    },
+    /// Keep the routes between the nodes' pods (kdc-agent.service calls this).
+    Daemon,
+    /// What kdc's checks see on this node. Changes nothing.
+    Facts {
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Runs on this node, and whether their changes are in force. Changes nothing.
+    Status {
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if matches!(arguments.command, Command::Daemon | Command::Run { .. } | Command::UndoRun { .. })
+    {
+        tracing_subscriber::fmt()
+            .with_writer(std::io::stderr)
+            .with_ansi(false)
+            .without_time()
+            .init();
+    }
+    match act(arguments.command) {
+        Ok(code) => code,
+        Err(error) => {
+            tell(&format!("error: {error:#}"));
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn act(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve { stdio: _ } => serve_stdio(),
+        Command::Receive { index } => receive_pieces(&index),
+        Command::Run { id } => carry_out(&id),
+        Command::UndoRun { id } => take_back(&id),
+        Command::Daemon => run_daemon(),
+        Command::Facts { output } => show_facts(output),
+        Command::Status { output } => show_status(output),
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the runtime can't start")
+}
+
+fn serve_stdio() -> anyhow::Result<ExitCode> {
+    let runtime = runtime()?;
+    let served = runtime.block_on(serve::serve(tokio::io::stdin(), tokio::io::stdout()));
+    // A read of standard input that nobody will answer must not keep the process.
+    runtime.shutdown_background();
+    served.context("the installer's channel failed")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn receive_pieces(index: &Digest) -> anyhow::Result<ExitCode> {
+    use std::io::Write as _;
+    let received = match Store::system().shelf(index) {
+        Ok(shelf) => receive(&shelf, std::io::stdin().lock()),
+        Err(error) => Received { pieces: 0, bytes: 0, failure: Some(Failure::from(error)) },
+    };
+    let mut output = std::io::stdout().lock();
+    output
+        .write_all(&encode(&received)?)
+        .and_then(|()| output.flush())
+        .context("no answer given")?;
+    Ok(ExitCode::from(u8::from(received.failure.is_some())))
+}
+
+/// What a run reports goes to systemd's journal, without secrets; the run's own journal is the
+/// record. Images that containerd has taken over are removed from the store at once.
+struct Telling<'a> {
+    store: Store,
+    plan: Option<&'a NodePlan>,
+}
+
+impl Observer for Telling<'_> {
+    fn event(&self, event: &Event) {
+        match serde_json::to_string(event) {
+            Ok(line) => tracing::info!("{line}"),
+            Err(cause) => tracing::warn!(%cause, "an event that can't be shown"),
+        }
+        if let (EventBody::Done { step }, Some(plan)) = (&event.body, self.plan) {
+            self.forget_images(plan, step);
+        }
+    }
+}
+
+impl Telling<'_> {
+    /// Keeps the peak of disk use low: containerd holds its own copy from here on.
+    fn forget_images(&self, plan: &NodePlan, step: &str) {
+        let Some(place) = plan.steps.iter().position(|planned| planned.id == step) else { return };
+        let Step::ImportImages { images } = &plan.steps[place].step else { return };
+        let later = plan.steps[place + 1..].iter().flat_map(|planned| blobs_of(&planned.step));
+        let later: std::collections::BTreeSet<&Digest> = later.collect();
+        let done: Vec<Digest> = images
+            .iter()
+            .flat_map(|image| &image.blobs)
+            .filter(|blob| !later.contains(blob))
+            .cloned()
+            .collect();
+        match self.store.forget(&done) {
+            Ok(bytes) => tracing::info!(bytes, "images removed from the store"),
+            Err(error) => tracing::warn!(%error, "images stay in the store"),
+        }
+    }
+}
+
+fn blobs_of(step: &Step) -> Vec<&Digest> {
+    match step {
+        Step::ImportImages { images } => images.iter().flat_map(|image| &image.blobs).collect(),
+        Step::InstallPackages { packages } => {
+            packages.iter().map(|package| &package.digest).collect()
+        }
+        Step::PlaceBinary { digest, .. } => vec![digest],
+        Step::WriteFile { content: kdc_agent::step::Content::Blob(digest), .. } => vec![digest],
+        _ => Vec::new(),
+    }
+}
+
+fn carry_out(id: &str) -> anyhow::Result<ExitCode> {
+    let (host, places) = (SystemHost::new(), Places::system());
+    let directory = run_directory(&places, id)?;
+    let plan = run::load_plan(&directory)?;
+    let store = Store::system();
+    let shelf = store.shelf(&plan.index);
+    if let Err(error) = &shelf {
+        // Steps that need no content can still be done; the others say what they miss.
+        tracing::warn!(%error, "no content on this node");
+    }
+    let blobs: &dyn BlobSource = shelf.as_ref().map_or(&EmptyShelf, |shelf| shelf);
+    let telling = Telling { store: store.clone(), plan: Some(&plan) };
+    let stop = run::stop_on_signals()?;
+    let values = FileValues::of_run(&host, id);
+    let outcome = run::execute(&directory, &host, blobs, &values, &telling, &stop)?;
+    Ok(exit_of(&outcome))
+}
+
+fn take_back(id: &str) -> anyhow::Result<ExitCode> {
+    let (host, places) = (SystemHost::new(), Places::system());
+    let telling = Telling { store: Store::system(), plan: None };
+    let stop: std::sync::Arc<AtomicBool> = run::stop_on_signals()?;
+    let values = FileValues::of_run(&host, id);
+    let outcome = run::undo(&places.runs, id, &host, &EmptyShelf, &values, &telling, &stop)?;
+    Ok(exit_of(&outcome))
+}
+
+fn run_directory(places: &Places, id: &str) -> anyhow::Result<std::path::PathBuf> {
+    run::check_run_id(id)?;
+    let directory = places.runs.join(id);
+    anyhow::ensure!(Path::is_dir(&directory), "there is no run `{id}` on this node");
+    Ok(directory)
+}
+
+/// 4: changed and stopped; resume or undo can go on.
+fn exit_of(outcome: &Outcome) -> ExitCode {
+    match outcome {
+        Outcome::Finished { .. } | Outcome::Undone { .. } => ExitCode::SUCCESS,
+        Outcome::Failed { .. } | Outcome::Interrupted | Outcome::Running { .. } => {
+            ExitCode::from(4)
+        }
+    }
+}
+
+fn run_daemon() -> anyhow::Result<ExitCode> {
+    runtime()?.block_on(daemon::run(&SystemHost::new()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_facts(output: Output) -> anyhow::Result<ExitCode> {
+    let facts = serve::node_facts(&Places::system());
+    match output {
+        Output::Json => show(&serde_json::to_string_pretty(&facts)?),
+        Output::Text => show(&serde_yaml::to_string(&facts)?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_status(output: Output) -> anyhow::Result<ExitCode> {
+    let runs = run::list(&Places::system().runs)?;
+    match output {
+        Output::Json => show(&serde_json::to_string_pretty(&runs)?),
+        Output::Text if runs.is_empty() => show("kdc did nothing on this node"),
+        Output::Text => {
+            for run in &runs {
+                let force = if run.in_force { "in force" } else { "not in force" };
+                show(&format!("{}  {}  {}  {force}", run.run, run.cluster, in_words(&run.outcome)));
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn in_words(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Finished { changed, found } => {
+            format!("finished: {changed} steps changed something, {found} were as wanted")
+        }
+        Outcome::Failed { step, failure } => {
+            format!("failed at {step}: error[{}]: {failure}", failure.code)
+        }
+        Outcome::Undone { steps } => format!("undone: {steps} steps"),
+        Outcome::Interrupted => "interrupted; `kdc-install apply` goes on".to_owned(),
+        Outcome::Running { awaits: Some(value) } => format!("waits for `{value}`"),
+        Outcome::Running { awaits: None } => "going on".to_owned(),
+    }
+}
+
+fn show(text: &str) {
+    use std::io::Write as _;
+    // A reader that closed its end early (`| head`) is no error of ours.
+    let _ = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
+}
+
+fn tell(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}

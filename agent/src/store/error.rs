@@ -27,6 +27,9 @@ pub enum StoreError {
         /// Wanted index.
         index: Digest,
     },
+    /// Pieces were asked about before an index was offered.
+    #[error("this session has offered no index yet")]
+    NoIndex,
     /// A digest that the index does not name.
     #[error("the signed index names no blob {blob}")]
     UnknownBlob {
@@ -89,6 +92,7 @@ impl StoreError {
             Self::BadStream { .. } => "AGENT-016",
             Self::NoSpace { .. } => "AGENT-017",
             Self::Io(_) => "AGENT-018",
+            Self::NoIndex => "AGENT-019",
         }
     }
 
@@ -104,7 +108,7 @@ impl StoreError {
             Self::BadIndex { .. } | Self::UnknownBlob { .. } => {
                 "build the bundle again; this one was signed with a broken index".to_owned()
             }
-            Self::UnknownIndex { .. } | Self::Absent { .. } => {
+            Self::UnknownIndex { .. } | Self::Absent { .. } | Self::NoIndex => {
                 "run `kdc-install apply` again: it sends what is missing".to_owned()
             }
             Self::Mismatch { .. } => {

@@ -162,6 +162,26 @@ impl Store {
         Ok(freed)
     }
 
+    /// Remove these complete blobs; returns the bytes freed. Those that are not there are no error.
+    ///
+    /// # Errors
+    /// When a file can't be removed.
+    pub fn forget(&self, blobs: &[Digest]) -> Result<u64, StoreError> {
+        let mut freed = 0;
+        for blob in blobs {
+            let path = self.blob_path(blob);
+            match fs_err::metadata(&path) {
+                Ok(meta) => {
+                    freed += meta.len();
+                    fs_err::remove_file(&path)?;
+                }
+                Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}
+                Err(cause) => return Err(cause.into()),
+            }
+        }
+        Ok(freed)
+    }
+
     fn blob_path(&self, blob: &Digest) -> PathBuf {
         self.root.join("blobs/sha256").join(blob.hex())
     }

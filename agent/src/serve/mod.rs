@@ -1,0 +1,262 @@
+//! The request loop: what the installer asks over the SSH channel's stdio (see [`crate::wire`]).
+//!
+//! The agent greets first. Requests are answered as they are done, in any order: following a run
+//! goes on while others are asked. Looking (`Hello`, `Facts`, `Survey`, `Runs`, `Attach`) writes
+//! nothing, not even a directory; everything that changes the node asks for the hold first. When
+//! the installer goes away the session ends, and the hold with it; runs go on, they are units.
+
+mod control;
+mod depart;
+mod error;
+mod hold;
+mod runs;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::mpsc::{self, Sender},
+};
+
+pub use self::{error::ServeError, hold::Hold};
+use crate::{
+    accept,
+    facts::{self, Facts, Look, Ours, Ownership},
+    host::{Host, SystemHost},
+    run,
+    store::{EmptyShelf, Shelf, Store, StoreError},
+    wire::{
+        Failure, Hello, Message, PROTOCOL, Reply, Request, RequestBody,
+        frame::{self, FrameError, FrameReader},
+    },
+};
+
+/// Answers that may wait for a slow link.
+const WAITING_MESSAGES: usize = 256;
+
+/// Where things are on this node.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// Runs.
+    pub runs: PathBuf,
+    /// Gone at reboot.
+    pub volatile: PathBuf,
+    /// The agent to start units with.
+    pub agent: PathBuf,
+}
+
+impl Places {
+    /// Those of a real node.
+    #[must_use]
+    pub fn system() -> Self {
+        let installed = PathBuf::from("/usr/local/bin/kdc-agent");
+        let agent = std::env::current_exe().ok().filter(|path| path.is_file()).unwrap_or(installed);
+        Self { runs: run::RUNS_DIR.into(), volatile: "/run/kdc".into(), agent }
+    }
+}
+
+/// What the requests of one session share.
+struct Session {
+    host: SystemHost,
+    places: Places,
+    store: Store,
+    hold: Mutex<Option<Hold>>,
+    shelf: Mutex<Option<Shelf>>,
+    root: bool,
+}
+
+/// Greet, then answer until the installer goes away.
+///
+/// # Errors
+/// When the stream fails or brings something that is not a request.
+pub async fn serve<R, W>(input: R, output: W) -> Result<(), FrameError>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    let root = nix::unistd::geteuid().is_root();
+    let session = Arc::new(Session {
+        host: SystemHost::new(),
+        places: Places::system(),
+        store: Store::system(),
+        hold: Mutex::new(None),
+        shelf: Mutex::new(None),
+        root,
+    });
+    let (replies, queue) = mpsc::channel::<Message>(WAITING_MESSAGES);
+    let mut output = output;
+    let hello = Hello {
+        oldest: PROTOCOL.0,
+        newest: PROTOCOL.1,
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        root,
+    };
+    frame::write(&mut output, &hello).await?;
+    let writer = tokio::spawn(write_all(output, queue));
+    let mut requests = FrameReader::new(input);
+    let ended = loop {
+        match requests.next::<Request>().await {
+            Ok(Some(request)) => {
+                let (session, replies) = (Arc::clone(&session), replies.clone());
+                tokio::spawn(async move {
+                    let result = answer(&session, request.body, &replies).await;
+                    // The other side may be gone; then nobody waits for this.
+                    let _ = replies.send(Message::Reply { id: request.id, result }).await;
+                });
+            }
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+        if writer.is_finished() {
+            break Ok(());
+        }
+    };
+    drop(lock(&session.hold).take());
+    ended
+}
+
+async fn write_all<W: AsyncWrite + Unpin>(mut output: W, mut queue: mpsc::Receiver<Message>) {
+    while let Some(message) = queue.recv().await {
+        if let Err(error) = frame::write(&mut output, &message).await {
+            tracing::debug!(%error, "the installer went away");
+            return;
+        }
+    }
+}
+
+/// A poisoned lock means that another request panicked; its half-made state is only an `Option`.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+async fn answer(
+    session: &Arc<Session>,
+    body: RequestBody,
+    events: &Sender<Message>,
+) -> Result<Reply, Failure> {
+    match body {
+        // Fast enough to be answered without a thread.
+        RequestBody::Facts => Ok(Reply::Facts(Box::new(node_facts(&session.places)))),
+        RequestBody::Attach { run, after } => {
+            Ok(runs::attach(&session.places, &run, after, events).await?)
+        }
+        other => {
+            let session = Arc::clone(session);
+            let (sender, receiver) = tokio::sync::oneshot::channel();
+            // A thread of its own, not the runtime's pool, so that a session that ends does not
+            // wait for a program that hangs.
+            std::thread::spawn(move || sender.send(answer_blocking(&session, other)));
+            receiver.await.unwrap_or_else(|_| Err(ServeError::Internal.into()))
+        }
+    }
+}
+
+fn answer_blocking(session: &Session, body: RequestBody) -> Result<Reply, Failure> {
+    let (host, places): (&dyn Host, _) = (&session.host, &session.places);
+    match body {
+        RequestBody::Survey { steps } => {
+            Ok(Reply::Survey { steps: run::survey(&steps, host, &EmptyShelf) })
+        }
+        RequestBody::Runs => {
+            Ok(Reply::Runs { runs: run::list(&places.runs).map_err(ServeError::from)? })
+        }
+        RequestBody::Hold { holder, cluster } => take_hold(session, &holder, &cluster),
+        RequestBody::Kubeconfig => {
+            session.must_be_root()?;
+            Ok(control::kubeconfig(host)?)
+        }
+        RequestBody::Accept { image, nodes, timeout_secs } => {
+            session.must_be_root()?;
+            let asked = accept::Asked { image, nodes, timeout_secs };
+            Ok(Reply::Accepted { proofs: accept::accept(host, &asked)? })
+        }
+        changing => {
+            session.must_hold()?;
+            change(session, changing)
+        }
+    }
+}
+
+/// Requests that change the node.
+fn change(session: &Session, body: RequestBody) -> Result<Reply, Failure> {
+    let (host, places): (&dyn Host, _) = (&session.host, &session.places);
+    match body {
+        RequestBody::OfferIndex { index, signature, keys } => {
+            let shelf = session.store.keep_index(&index, &signature, &keys)?;
+            *lock(&session.shelf) = Some(shelf);
+            Ok(Reply::Done)
+        }
+        RequestBody::Missing { blobs } => {
+            let shelf = lock(&session.shelf).clone().ok_or(StoreError::NoIndex)?;
+            Ok(Reply::Missing { blobs: shelf.missing(&blobs)? })
+        }
+        RequestBody::StartRun { run, plan } => Ok(runs::start(host, places, &run, &plan)?),
+        RequestBody::Provide { run, name, value } => {
+            Ok(runs::provide(host, places, &run, &name, &value)?)
+        }
+        RequestBody::MintJoin { ttl_secs } => Ok(control::mint_join(host, ttl_secs)?),
+        RequestBody::Undo => Ok(runs::start_undo(host, places)?),
+        RequestBody::Depart => {
+            let reply = depart::depart(host, places)?;
+            // Its file went with /run/kdc; dropping it now finds nothing to remove.
+            drop(lock(&session.hold).take());
+            Ok(reply)
+        }
+        RequestBody::Facts
+        | RequestBody::Survey { .. }
+        | RequestBody::Hold { .. }
+        | RequestBody::Attach { .. }
+        | RequestBody::Runs
+        | RequestBody::Kubeconfig
+        | RequestBody::Accept { .. } => Err(ServeError::Internal.into()),
+    }
+}
+
+fn take_hold(session: &Session, holder: &str, cluster: &str) -> Result<Reply, Failure> {
+    session.must_be_root()?;
+    let mut hold = lock(&session.hold);
+    if hold.is_none() {
+        *hold = Some(Hold::take(&session.places.volatile, holder, cluster)?);
+    }
+    Ok(Reply::Done)
+}
+
+impl Session {
+    fn must_be_root(&self) -> Result<(), ServeError> {
+        if self.root { Ok(()) } else { Err(ServeError::NotRoot) }
+    }
+
+    fn must_hold(&self) -> Result<(), ServeError> {
+        if lock(&self.hold).is_some() { Ok(()) } else { Err(ServeError::NotHeld) }
+    }
+}
+
+/// The facts of this node, with what is ours by receipt told apart from what is foreign.
+#[must_use]
+pub fn node_facts(places: &Places) -> Facts {
+    let (ownership, ours) = receipt(places).unwrap_or_else(|error| {
+        // A receipt that can't be read is no licence to call our own software foreign or not.
+        tracing::warn!(%error, "the receipt can't be read");
+        (Ownership { cluster: None, runs: vec![format!("unreadable: {error}")] }, Ours::default())
+    });
+    facts::collect(&Look::machine(), ownership, &ours)
+}
+
+fn receipt(places: &Places) -> Result<(Ownership, Ours), run::RunError> {
+    let runs = run::in_force(&places.runs)?;
+    let plans = runs
+        .iter()
+        .map(|summary| run::load_plan(&places.runs.join(&summary.run)))
+        .collect::<Result<Vec<_>, _>>()?;
+    let ownership = Ownership {
+        cluster: runs.last().map(|summary| summary.cluster.clone()),
+        runs: runs.into_iter().map(|summary| summary.run).collect(),
+    };
+    Ok((ownership, Ours::of(&plans)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,71 @@
+use super::*;
+use crate::wire::frame::encode;
+
+async fn ask(requests: &[RequestBody]) -> (Hello, Vec<(u64, Result<Reply, Failure>)>) {
+    let (ours, theirs) = tokio::io::duplex(1 << 20);
+    let (read, write) = tokio::io::split(theirs);
+    let served = tokio::spawn(serve(read, write));
+    let (mut answers, mut ask) = tokio::io::split(ours);
+    let mut frames = FrameReader::new(&mut answers);
+    let hello: Hello = frames.next().await.unwrap().unwrap();
+    let mut replies = Vec::new();
+    for (id, body) in (1..).zip(requests) {
+        let bytes = encode(&Request { id, body: body.clone() }).unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut ask, &bytes).await.unwrap();
+        match frames.next::<Message>().await.unwrap().unwrap() {
+            Message::Reply { id, result } => replies.push((id, result)),
+            Message::Event(event) => panic!("an event nobody asked for: {event:?}"),
+        }
+    }
+    tokio::io::AsyncWriteExt::shutdown(&mut ask).await.unwrap();
+    served.await.unwrap().unwrap();
+    (hello, replies)
+}
+
+#[tokio::test]
+async fn the_agent_greets_first_and_answers_with_the_id_it_was_given() {
+    let (hello, replies) =
+        ask(&[RequestBody::Facts, RequestBody::Survey { steps: Vec::new() }]).await;
+    assert_eq!((hello.oldest, hello.newest), PROTOCOL);
+    let (id, Ok(Reply::Facts(facts))) = &replies[0] else { panic!("{replies:?}") };
+    assert_eq!((*id, facts.agent_version.as_str()), (1, env!("CARGO_PKG_VERSION")));
+    assert!(facts.memory_bytes.value().is_some_and(|bytes| *bytes > 1 << 20));
+    assert!(matches!(&replies[1], (2, Ok(Reply::Survey { steps })) if steps.is_empty()));
+}
+
+#[tokio::test]
+async fn nothing_is_changed_without_the_hold() {
+    for body in [
+        RequestBody::OfferIndex { index: "{}".into(), signature: String::new(), keys: Vec::new() },
+        RequestBody::Missing { blobs: Vec::new() },
+        RequestBody::Undo,
+        RequestBody::Depart,
+        RequestBody::MintJoin { ttl_secs: 60 },
+    ] {
+        let (_, replies) = ask(std::slice::from_ref(&body)).await;
+        let (_, Err(failure)) = &replies[0] else { panic!("{body:?} was done") };
+        assert_eq!(failure.code, "AGENT-022", "{body:?}");
+    }
+}
+
+/// Every code that the agent can answer with is explained in `docs/errors.md`, once.
+#[test]
+fn every_code_is_in_the_docs() {
+    let manual = fs_err::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/errors.md"));
+    let manual = manual.unwrap();
+    let sources = [
+        include_str!("error.rs"),
+        include_str!("../store/error.rs"),
+        include_str!("../daemon/mod.rs"),
+        include_str!("../accept/mod.rs"),
+    ];
+    let mut seen = std::collections::BTreeSet::new();
+    for source in sources {
+        for part in source.split("=> \"AGENT-").skip(1) {
+            let code = format!("AGENT-{}", &part[..3]);
+            assert!(seen.insert(code.clone()), "{code} means two things");
+            assert_eq!(manual.matches(&format!("| {code} |")).count(), 1, "{code}");
+        }
+    }
+    assert!(seen.len() > 20, "{seen:?}");
+}
