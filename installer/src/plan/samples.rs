@@ -54,7 +54,7 @@ pub(crate) fn index() -> Index {
     const MIB: u64 = 1024 * 1024;
     let parts = [
         artifact(Binary, "kubeadm", 35 * MIB, &[]),
-        artifact(Binary, "kubectl", 36 * MIB, &[]),
+        artifact(Binary, "kubectl", 36 * MIB, &["control-plane"]),
         artifact(Binary, "kubelet", 100 * MIB, &[]),
         artifact(Binary, "crictl", 10 * MIB, &[]),
         artifact(Image, "k8s.gcr.io/kube-apiserver:v1.20.2", 105 * MIB, &["control-plane"]),

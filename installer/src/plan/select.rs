@@ -2,13 +2,14 @@
 
 use kdc_agent::facts::Facts;
 use kdc_bundles::index::{Artifact, ArtifactKind, Digest, Index};
-use kdc_profiles::cluster::Node;
+use kdc_profiles::cluster::{Node, Role};
 
 use super::PlanError;
 use crate::distribution::{kubeadm::required_images, parameters::Parameters};
 
-/// Binaries without which nothing can be installed.
-const REQUIRED_BINARIES: &[&str] = &["kubelet", "kubeadm", "kubectl"];
+/// Binaries without which nothing can be installed, and whether workers need them too.
+const REQUIRED_BINARIES: &[(&str, bool)] =
+    &[("kubelet", true), ("kubeadm", true), ("kubectl", false)];
 
 /// The artifacts for one node, each list in the index's order.
 pub(super) struct Selection<'i> {
@@ -43,8 +44,9 @@ impl<'i> Selection<'i> {
         let agents = of_kind(ArtifactKind::Agent);
         let agent = agents.first().ok_or_else(|| missing("agent", "kdc-agent"))?;
         let binaries = of_kind(ArtifactKind::Binary);
-        for name in REQUIRED_BINARIES {
-            if !binaries.iter().any(|binary| binary.name == *name) {
+        for (name, on_workers) in REQUIRED_BINARIES {
+            let needed = *on_workers || node.role == Role::ControlPlane;
+            if needed && !binaries.iter().any(|binary| binary.name == *name) {
                 return Err(missing("binary", name));
             }
         }

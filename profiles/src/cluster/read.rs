@@ -94,7 +94,7 @@ pub(crate) fn read_head(
     problems: &mut Problems,
 ) -> Option<String> {
     let mut metadata = read_head_open(file, kind, problems)?;
-    let name = read_metadata_name(&mut metadata, problems);
+    let name = read_metadata_name(&mut metadata, false, problems);
     metadata.finish(problems);
     name
 }
@@ -113,15 +113,20 @@ pub(crate) fn read_head_open<'t>(
     file.required(problems, "metadata", "`name: …`")?.fields(problems)
 }
 
-/// `metadata.name`.
+/// `metadata.name`; a bundle's may have dots, since versions are part of many.
 pub(crate) fn read_metadata_name(
     metadata: &mut Fields<'_>,
+    dots: bool,
     problems: &mut Problems,
 ) -> Option<String> {
-    let expected = "a name of lower-case letters, digits and `-` (1 to 63)";
+    let expected = if dots {
+        "a name of lower-case letters, digits, `-` and `.`"
+    } else {
+        "a name of lower-case letters, digits and `-` (1 to 63)"
+    };
     let place = metadata.required(problems, "name", expected)?;
     let name = place.text(problems)?;
-    if !parts::is_dns_label(name) {
+    if !(parts::is_dns_label(name) || dots && parts::is_domain(name)) {
         place.wrong(problems, format!("`{name}` can't be used as a name"), expected);
         return None;
     }

@@ -49,7 +49,7 @@ fn read_file(root: &Place<'_>, problems: &mut Problems) -> Option<BundleDefiniti
     let metadata = read_head_open(&mut file, "BundleDefinition", problems);
     let (mut name, mut version) = (None, None);
     if let Some(mut metadata) = metadata {
-        name = read_metadata_name(&mut metadata, problems);
+        name = read_metadata_name(&mut metadata, true, problems);
         version = required_text(&mut metadata, "version", "the bundle's version", problems);
         metadata.finish(problems);
     }
@@ -223,7 +223,7 @@ mod tests {
     fn each_kind_of_source_is_read() {
         let digest = format!("sha256:{}", "0".repeat(64));
         let text = format!(
-            "apiVersion: kdc.dev/v1\nkind: BundleDefinition\nmetadata: {{name: lab, version: 1.0}}\n\
+            "apiVersion: kdc.dev/v1\nkind: BundleDefinition\nmetadata: {{name: lab-1.20, version: 1.0}}\n\
              parameters: {{kubernetesVersion: v1.20.2}}\nartifacts:\n\
              - {{name: kubelet, kind: binary, platform: linux/amd64, source: {{path: bin/kubelet}}}}\n\
              - {{name: 'k8s.gcr.io/pause:3.2', kind: image, roles: [worker], source: {{oci: {{layout: img}}}}}}\n\
@@ -240,6 +240,20 @@ mod tests {
             sources[3],
             Source::Registry { image: "docker.io/x:1".to_owned(), digest: None }
         );
+    }
+
+    #[test]
+    fn the_definitions_that_are_shipped_are_good() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../bundles");
+        let mut read = 0;
+        for entry in fs_err::read_dir(folder).expect("bundles/") {
+            let path = entry.expect("entry").path();
+            if path.extension().is_some_and(|extension| extension == "yaml") {
+                load(&path).unwrap_or_else(|error| panic!("{error}"));
+                read += 1;
+            }
+        }
+        assert!(read > 0, "no definition in {folder}");
     }
 
     #[test]
