@@ -3,10 +3,8 @@
 use std::{
     borrow::Cow,
     io,
-    pin::Pin,
     sync::{Arc, Mutex},
-    task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use russh::{
@@ -15,13 +13,15 @@ use russh::{
     compression, kex,
     keys::{Algorithm, PublicKeyOrCertificate},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    time::timeout,
-};
+use tokio::{net::TcpStream, time::timeout};
 
-use super::{Keyring, Reach, SshError, error::At, login, trust::Judge};
+use super::{
+    Keyring, Reach, SshError, UnknownKey,
+    error::At,
+    login,
+    stream::{Recording, Stream},
+    trust::Judge,
+};
 
 /// A TCP connection must stand by then.
 const CONNECT_SECS: u64 = 10;
@@ -34,9 +34,6 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// …and given up after this many without an answer. A link cut for half a minute survives.
 const KEEPALIVE_MAX: usize = 3;
-
-/// First bytes of the peer kept for an error message.
-const HEARD_BYTES: usize = 96;
 
 /// A logged-in connection.
 pub(super) struct Link {
@@ -103,28 +100,65 @@ pub(super) async fn dial(
     jump: Option<&Reach>,
     keyring: &Keyring,
 ) -> Result<Link, SshError> {
+    let at = reach.at(node);
     let through = match jump {
-        Some(jump) => Some(shared_jump(node, jump, keyring).await?),
+        Some(jump) => Some(shared_jump(&at, jump, keyring).await?),
         None => None,
     };
-    let at = reach.at(node);
     let judge = Judge::load(&reach.trust, &at, node, &reach.host, reach.port)?;
     let mut link = shake_hands(&at, reach, &judge, through).await?;
     login::login(&mut link, node, reach, keyring, &at).await?;
     Ok(link)
 }
 
-/// One connection to a jump host serves all nodes behind it.
-async fn shared_jump(node: &str, jump: &Reach, keyring: &Keyring) -> Result<Arc<Link>, SshError> {
-    let mut jumps = keyring.jumps.lock().await;
-    let key = jump.address();
-    if let Some(link) = jumps.get(&key).filter(|link| !link.handle.is_closed()) {
+/// The connection to one jump host, or how the last try went.
+#[derive(Default)]
+pub(super) struct JumpSlot {
+    link: Option<Arc<Link>>,
+    failed: Option<(Instant, JumpFailure)>,
+}
+
+/// A failure that is told to every node waiting for the same jump host.
+enum JumpFailure {
+    Unknown(Box<UnknownKey>),
+    Other(String),
+}
+
+/// One connection to a jump host serves all nodes behind it. Whoever waited for a try that failed is
+/// told so at once: a thousand nodes must not wait for a thousand timeouts in a row.
+async fn shared_jump(at: &At, jump: &Reach, keyring: &Keyring) -> Result<Arc<Link>, SshError> {
+    let asked = Instant::now();
+    let slot = Arc::clone(keyring.jumps.lock().await.entry(jump.address()).or_default());
+    let mut slot = slot.lock().await;
+    if let Some(link) = slot.link.as_ref().filter(|link| !link.handle.is_closed()) {
         return Ok(Arc::clone(link));
     }
-    let name = format!("jump for {node}");
-    let link = Arc::new(Box::pin(dial(&name, jump, None, keyring)).await?);
-    jumps.insert(key, Arc::clone(&link));
-    Ok(link)
+    match &slot.failed {
+        Some((when, JumpFailure::Unknown(unknown))) if *when > asked => {
+            return Err(SshError::UnknownHostKey { unknown: unknown.clone() });
+        }
+        Some((when, JumpFailure::Other(problem))) if *when > asked => {
+            let (at, jump, problem) = (at.clone(), jump.address(), problem.clone());
+            return Err(SshError::JumpRefused { at, jump, problem });
+        }
+        _ => {}
+    }
+    let name = format!("jump for {}", at.node);
+    match Box::pin(dial(&name, jump, None, keyring)).await {
+        Ok(link) => {
+            let link = Arc::new(link);
+            slot.link = Some(Arc::clone(&link));
+            Ok(link)
+        }
+        Err(error) => {
+            let failure = match &error {
+                SshError::UnknownHostKey { unknown } => JumpFailure::Unknown(unknown.clone()),
+                other => JumpFailure::Other(other.to_string()),
+            };
+            slot.failed = Some((Instant::now(), failure));
+            Err(error)
+        }
+    }
 }
 
 /// Key exchange. Where only a fingerprint is pinned and another key is shown, the server is asked
@@ -320,66 +354,4 @@ fn has_aes() -> bool {
     return std::arch::is_aarch64_feature_detected!("aes");
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     return false;
-}
-
-/// The byte stream under SSH: a socket, or a channel of the jump host's connection.
-enum Stream {
-    Tcp(TcpStream),
-    Tunnel(ChannelStream<Msg>),
-}
-
-/// A stream whose first bytes are kept, to say what answered when it wasn't SSH.
-struct Recording {
-    stream: Stream,
-    heard: Arc<Mutex<Vec<u8>>>,
-}
-
-impl AsyncRead for Recording {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = match &mut self.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
-            Stream::Tunnel(stream) => Pin::new(stream).poll_read(context, buffer),
-        };
-        // Only this handle is left once the greeting is over: then there is nothing to keep.
-        if Arc::strong_count(&self.heard) > 1
-            && let Ok(mut heard) = self.heard.lock()
-        {
-            let fresh = &buffer.filled()[before..];
-            let room = HEARD_BYTES.saturating_sub(heard.len()).min(fresh.len());
-            heard.extend_from_slice(&fresh[..room]);
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for Recording {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-            Stream::Tunnel(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_flush(context),
-            Stream::Tunnel(stream) => Pin::new(stream).poll_flush(context),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
-            Stream::Tunnel(stream) => Pin::new(stream).poll_shutdown(context),
-        }
-    }
 }

@@ -364,108 +364,6 @@ impl SshError {
         }
     }
 
-    /// The next thing to try.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        self.hint_before_login().or_else(|| self.hint_after_login())
-    }
-
-    fn hint_before_login(&self) -> Option<String> {
-        Some(match self {
-            Self::Config { path, .. } => format!("correct {}", path.display()),
-            Self::NoAddress { at, .. } => {
-                format!(
-                    "write an IP address for node `{}`, or a HostName in ~/.ssh/config",
-                    at.node
-                )
-            }
-            Self::NoRoute { .. } => {
-                "check the address and the route to it; behind a jump host set `ssh.jump`"
-                    .to_owned()
-            }
-            Self::Refused { .. } => {
-                "is sshd running there, on that port? `ssh.port` sets another".to_owned()
-            }
-            Self::Timeout { .. } => {
-                "a firewall may drop the packets, or the address is wrong; try `ssh` by hand"
-                    .to_owned()
-            }
-            Self::NotSsh { .. } => "another service listens there; set `ssh.port`".to_owned(),
-            Self::NoCommonAlgorithm { .. } => {
-                "give the server an ed25519 host key (`ssh-keygen -A`) and a current OpenSSH; RSA \
-                 host keys are not supported"
-                    .to_owned()
-            }
-            Self::UnknownHostKey { unknown } => format!(
-                "compare with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the node's \
-                 console, then set `ssh.hostKey: \"{}\"` for `{}`, or confirm it interactively",
-                unknown.fingerprint, unknown.node
-            ),
-            Self::ChangedHostKey { record, .. } => format!(
-                "if the server was set up anew, compare the fingerprint on its console and correct \
-                 {record}; otherwise someone may be in between: do not go on"
-            ),
-            Self::RevokedHostKey { .. } => {
-                "give the server a new host key; this one is known to be compromised".to_owned()
-            }
-            Self::BadHostCertificate { .. } => {
-                "have the server's host certificate signed again by the CA in known_hosts"
-                    .to_owned()
-            }
-            Self::Store { path, .. } => format!("make {} writable for you", path.display()),
-            _ => return None,
-        })
-    }
-
-    fn hint_after_login(&self) -> Option<String> {
-        Some(match self {
-            Self::LoginRefused { at, .. } => format!(
-                "add your public key to ~/.ssh/authorized_keys there, or set `ssh.identity`; check \
-                 with `ssh {}`",
-                at.address
-            ),
-            Self::Passphrase { path, .. } => {
-                format!("type the passphrase when asked, or `ssh-add {}` first", path.display())
-            }
-            Self::KeyFile { path, .. } => format!(
-                "use an ed25519 or ECDSA key; an RSA key works through the SSH agent (`ssh-add {}`)",
-                path.display()
-            ),
-            Self::JumpRefused { .. } => {
-                "the jump host must allow TCP forwarding (`AllowTcpForwarding yes`) and reach the node"
-                    .to_owned()
-            }
-            Self::NoShell { .. } => "log in as a user with a POSIX shell (`ssh.user`)".to_owned(),
-            Self::NoSudo { .. } => "install sudo there, or log in as root (`ssh.user: root`)".to_owned(),
-            Self::SudoPassword { .. } => {
-                "run from a terminal to be asked for it, or allow the user sudo without password"
-                    .to_owned()
-            }
-            Self::WrongSudoPassword { .. } => "run again and type the password anew".to_owned(),
-            Self::NotSudoer { .. } => {
-                "let the user run any command with sudo, or log in as another (`ssh.user`)".to_owned()
-            }
-            Self::DiskFull { .. } => "free some space in /var/tmp on the node".to_owned(),
-            Self::NoExec { .. } => {
-                "mount one of these without `noexec`, or put kdc-agent into /usr/local/bin by hand"
-                    .to_owned()
-            }
-            Self::Damaged { .. } => "run again; if it repeats, check the node's memory and disk".to_owned(),
-            Self::NoProgram { program, .. } => format!("install `{program}` on the node"),
-            Self::AgentSilent { .. } => "is the agent built for the node's platform?".to_owned(),
-            Self::Protocol { .. } => {
-                "use the kdc-install and kdc-agent of one release".to_owned()
-            }
-            Self::Lost { .. } => {
-                "run the same command again: what the node began, it carries on with".to_owned()
-            }
-            Self::Deadline { .. } => "look at the node's load, then run the command again".to_owned(),
-            Self::Source { .. } => "check the bundle with `kdc-install bundle verify`".to_owned(),
-            Self::Agent { failure, .. } => return failure.hint.clone(),
-            _ => return None,
-        })
-    }
-
     /// True where connecting again may help: the link was cut, the node reboots.
     #[must_use]
     pub fn is_link(&self) -> bool {
@@ -478,5 +376,28 @@ impl SshError {
                 | Self::Deadline { .. }
                 | Self::JumpRefused { .. }
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// Codes as `"SSH-nnn"` in the source above the tests.
+    fn codes() -> Vec<&'static str> {
+        let source = include_str!("error.rs");
+        let source = source.split("#[cfg(test)]").next().unwrap();
+        source.split('"').filter(|part| part.starts_with("SSH-")).collect()
+    }
+
+    #[test]
+    fn every_code_is_used_once_and_is_in_the_docs() {
+        let codes = codes();
+        assert!(codes.len() > 20, "{codes:?}");
+        assert_eq!(codes.iter().collect::<BTreeSet<_>>().len(), codes.len());
+        let docs = include_str!("../../../docs/errors.md");
+        for code in codes {
+            assert!(docs.contains(&format!("| {code} |")), "{code} is not in docs/errors.md");
+        }
     }
 }

@@ -13,9 +13,11 @@
 //! [`SshError::UnknownHostKey`], the caller gathers those of all nodes, asks once
 //! ([`confirm_unknown`]) and opens again. Any tokio runtime will do; a current-thread one is fastest.
 
+mod binary;
 mod config;
 mod dial;
 mod error;
+mod hint;
 mod known_hosts;
 mod lane;
 mod login;
@@ -23,13 +25,15 @@ mod pieces;
 mod secret;
 mod session;
 mod stage;
+mod stream;
 mod target;
 mod trust;
 
+pub use binary::AgentBinary;
 pub use config::SshConfigFile;
 pub use error::{At, SshError};
 pub use pieces::PieceSource;
 pub use secret::{Keyring, SecretKind, SecretPrompt, SecretQuestion, Silent};
-pub use session::{AgentBinary, Session};
+pub use session::Session;
 pub use target::{Reach, Surroundings, Target};
 pub use trust::{HostKeyPrompt, RefuseUnknown, Trust, UnknownKey, confirm_unknown};

@@ -13,7 +13,7 @@ use russh::keys::{PrivateKey, PublicKey};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Mutex;
 
-use super::dial::Link;
+use super::dial::JumpSlot;
 
 /// Largest private key file read.
 const MAX_KEY_BYTES: u64 = 256 * 1024;
@@ -68,7 +68,7 @@ pub struct Keyring {
     prompt: Arc<dyn SecretPrompt>,
     answers: Mutex<HashMap<SecretKind, Option<SecretString>>>,
     keys: Mutex<HashMap<PathBuf, Arc<KeyFile>>>,
-    pub(super) jumps: Mutex<HashMap<String, Arc<Link>>>,
+    pub(super) jumps: Mutex<HashMap<String, Arc<Mutex<JumpSlot>>>>,
     pub(super) agent_socket: Option<PathBuf>,
 }
 

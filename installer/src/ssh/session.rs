@@ -1,12 +1,10 @@
 //! One open connection to one agent.
 //!
-//! A reader task takes frames apart and hands each answer to whoever asked; a writer task keeps
-//! frames whole when a caller gives up half-way. Both end with the connection.
+//! A reader task hands each answer to whoever asked; a writer task keeps frames whole when a caller
+//! gives up half-way. Both end with the connection.
 
 use std::{
     collections::HashMap,
-    io,
-    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -16,7 +14,6 @@ use kdc_agent::wire::{
     Event, Failure, Hello, Message, Outcome, Reply, Request, RequestBody,
     frame::{Decoder, encode},
 };
-use kdc_bundles::index::Digest;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -24,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    SshError, Target,
+    AgentBinary, SshError, Target,
     dial::dial,
     error::At,
     lane::{Heard, LaneReader, LaneWriter, Opener, Tail},
@@ -36,45 +33,6 @@ const EVENTS_WAITING: usize = 1024;
 
 /// How long a closing session waits for the agent to end.
 const CLOSE: Duration = Duration::from_secs(3);
-
-/// The agent's executable as it goes to nodes. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct AgentBinary {
-    digest: Digest,
-    content: Bytes,
-}
-
-impl AgentBinary {
-    /// The agent with this content.
-    #[must_use]
-    pub fn new(content: Vec<u8>) -> Self {
-        Self { digest: Digest::of(&content), content: content.into() }
-    }
-
-    /// Load it from a file.
-    ///
-    /// # Errors
-    /// The file can't be read.
-    pub fn load(path: &Path) -> io::Result<Self> {
-        fs_err::read(path).map(Self::new)
-    }
-
-    /// Its digest.
-    #[must_use]
-    pub fn digest(&self) -> &Digest {
-        &self.digest
-    }
-
-    /// Its size in bytes.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        self.content.len()
-    }
-
-    pub(super) fn content(&self) -> &Bytes {
-        &self.content
-    }
-}
 
 /// An open session: logged in, agent started, greeted. Requests may be made concurrently.
 pub struct Session {
@@ -94,9 +52,7 @@ pub struct Session {
 
 /// What callers and the reader task share.
 #[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-}
+struct Shared(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -355,7 +311,7 @@ fn manners(body: &RequestBody) -> (&'static str, Option<String>, Option<Duration
 impl Shared {
     /// A panic elsewhere leaves the state whole: no update spans two locks.
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
