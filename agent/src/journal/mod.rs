@@ -6,19 +6,22 @@
 //! [`Journal::append`] returns. A last line without its end is what a power cut leaves: it is cut
 //! off and noted. Anything else that does not fit stops resume and undo with the line number.
 
+mod kept;
+
 use std::{
     io::{Read, Seek, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use kdc_bundles::index::Digest;
+pub use kept::KeptContents;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    step::{Before, StepError, change::Keep},
+    step::Before,
     wire::{EventBody, Failure, Outcome},
 };
 
@@ -363,61 +366,6 @@ fn sync_directory(directory: &Path) -> std::io::Result<()> {
     fs_err::File::open(directory)?.sync_all()
 }
 
-/// Contents kept for undo, in `before/` beside the journal, named by their sha256.
-#[derive(Debug, Clone)]
-pub struct KeptContents {
-    directory: PathBuf,
-}
-
-impl KeptContents {
-    /// Those of the run in `run_dir`.
-    #[must_use]
-    pub fn of_run(run_dir: &Path) -> Self {
-        Self { directory: run_dir.join("before") }
-    }
-}
-
-impl Keep for KeptContents {
-    fn keep(&self, digest: &Digest, content: &mut dyn Read) -> Result<(), StepError> {
-        let wrong = |what: String| StepError::Kept { digest: digest.clone(), what };
-        let failed = |error: std::io::Error| wrong(format!("cannot be written: {error}"));
-        fs_err::create_dir_all(&self.directory).map_err(failed)?;
-        let private = std::fs::Permissions::from_mode(0o700);
-        fs_err::set_permissions(&self.directory, private).map_err(failed)?;
-        let mut file = tempfile::NamedTempFile::new_in(&self.directory).map_err(failed)?;
-        let mut hasher = Sha256::new();
-        let mut buffer = vec![0; 128 * 1024];
-        loop {
-            let count = content.read(&mut buffer).map_err(failed)?;
-            if count == 0 {
-                break;
-            }
-            hasher.update(&buffer[..count]);
-            file.write_all(&buffer[..count]).map_err(failed)?;
-        }
-        if Digest::from_bytes(&hasher.finalize().into()) != *digest {
-            return Err(wrong("changed while it was copied".to_owned()));
-        }
-        file.as_file().sync_all().map_err(failed)?;
-        file.persist(self.directory.join(digest.hex())).map_err(|error| failed(error.error))?;
-        sync_directory(&self.directory).map_err(failed)?;
-        self.directory.parent().map_or(Ok(()), sync_directory).map_err(failed)
-    }
-
-    fn kept(&self, digest: &Digest) -> Result<Box<dyn Read + '_>, StepError> {
-        let path = self.directory.join(digest.hex());
-        let wrong = |what: String| StepError::Kept { digest: digest.clone(), what };
-        let open = || fs_err::File::open(&path);
-        let mut first = open().map_err(|error| wrong(format!("cannot be opened: {error}")))?;
-        match crate::step::snapshot::digest_of(&mut first) {
-            Ok(found) if found == *digest => {}
-            Ok(_) => return Err(wrong("is not what it was".to_owned())),
-            Err(error) => return Err(wrong(format!("cannot be read: {error}"))),
-        }
-        Ok(Box::new(open().map_err(|error| wrong(format!("cannot be opened: {error}")))?))
-    }
-}
-
 /// Whether a process has the journal of this run open for writing.
 ///
 /// # Errors
@@ -431,4 +379,99 @@ pub fn is_busy(run_dir: &Path) -> Result<bool, JournalError> {
         Err(error) => return Err(failed(error)),
     };
     Ok(Flock::lock(file, FlockArg::LockSharedNonblock).is_err())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opened() -> Entry {
+        Entry::Opened {
+            version: JOURNAL_VERSION,
+            run: "r".to_owned(),
+            cluster: "c".to_owned(),
+            node: "n".to_owned(),
+            plan: Digest::of(b"plan"),
+            agent: "0.1.0".to_owned(),
+        }
+    }
+
+    fn found(step: &str) -> Entry {
+        Entry::Found { step: step.to_owned() }
+    }
+
+    fn three_lines(directory: &Path) -> Vec<u8> {
+        let mut journal = Journal::open(directory).unwrap();
+        for entry in [opened(), found("a"), found("b")] {
+            journal.append(7, entry).unwrap();
+        }
+        fs_err::read(directory.join(FILE_NAME)).unwrap()
+    }
+
+    #[test]
+    fn what_was_written_is_read_back_and_goes_on() {
+        let directory = tempfile::tempdir().unwrap();
+        three_lines(directory.path());
+        let mut journal = Journal::open(directory.path()).unwrap();
+        assert!(!journal.was_torn());
+        assert_eq!(journal.records().len(), 3);
+        assert_eq!(journal.append(8, found("c")).unwrap().seq, 4);
+        drop(journal);
+        assert_eq!(load(directory.path()).unwrap().records[3].entry, found("c"));
+    }
+
+    #[test]
+    fn a_journal_cut_at_any_byte_loads_with_its_whole_lines_and_takes_new_ones() {
+        let directory = tempfile::tempdir().unwrap();
+        let bytes = three_lines(directory.path());
+        for length in 0..bytes.len() {
+            let directory = tempfile::tempdir().unwrap();
+            fs_err::write(directory.path().join(FILE_NAME), &bytes[..length]).unwrap();
+            let whole = bytes[..length].iter().filter(|byte| **byte == b'\n').count();
+            let torn = bytes[..length].last().is_some_and(|byte| *byte != b'\n');
+            let mut journal = Journal::open(directory.path()).unwrap();
+            assert_eq!((journal.records().len(), journal.was_torn()), (whole, torn), "{length}");
+            journal.append(9, found("z")).unwrap();
+            drop(journal);
+            assert_eq!(load(directory.path()).unwrap().records.len(), whole + 1, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_flipped_byte_in_any_whole_line_is_refused_with_its_number() {
+        let directory = tempfile::tempdir().unwrap();
+        let bytes = three_lines(directory.path());
+        for place in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[place] ^= 1;
+            let line = bytes[..place].iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
+            match parse(&damaged, Path::new("journal.jsonl")) {
+                Err(JournalError::Broken { line: found, .. }) => assert_eq!(found, line, "{place}"),
+                // Without its last line end the last line is torn, which is no damage inside.
+                Ok(reading) => assert!(reading.torn && place == bytes.len() - 1, "{place}"),
+                Err(other) => panic!("{place}: {other}"),
+            }
+        }
+    }
+
+    #[test]
+    fn lost_and_swapped_lines_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let bytes = three_lines(directory.path());
+        let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
+        for order in [vec![1, 2], vec![0, 2], vec![1, 0, 2], vec![0, 0]] {
+            let shuffled: Vec<u8> = order.iter().flat_map(|n| lines[*n].to_vec()).collect();
+            assert!(parse(&shuffled, Path::new("j")).is_err(), "{order:?}");
+        }
+    }
+
+    #[test]
+    fn a_second_writer_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Journal::open(directory.path()).unwrap();
+        assert!(is_busy(directory.path()).unwrap());
+        assert!(matches!(Journal::open(directory.path()), Err(JournalError::Busy { .. })));
+        drop(first);
+        assert!(!is_busy(directory.path()).unwrap());
+    }
 }
