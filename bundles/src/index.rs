@@ -104,6 +104,27 @@ pub enum ArtifactKind {
     Agent,
 }
 
+impl ArtifactKind {
+    /// The word in the index and in definitions.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Binary => "binary",
+            Self::Image => "image",
+            Self::Chart => "chart",
+            Self::Package => "package",
+            Self::File => "file",
+            Self::Agent => "agent",
+        }
+    }
+}
+
+impl std::fmt::Display for ArtifactKind {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
 /// One named thing in a bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -9,6 +9,7 @@ use crate::show::{Color, Complaint, Look, Output, Screen};
 
 mod apply;
 mod arguments;
+mod bundle;
 mod check;
 mod error;
 mod generate;
@@ -19,7 +20,7 @@ mod status;
 mod undo;
 mod up;
 
-pub use self::error::CommandError;
+pub use self::{bundle::BundleCommandError, error::CommandError};
 
 /// Turn fresh Linux servers into a Kubernetes cluster, from one signed file, over SSH.
 ///
@@ -76,6 +77,7 @@ pub(crate) enum Command {
     Status(status::Status),
     Undo(undo::Undo),
     Kubeconfig(kubeconfig::Kubeconfig),
+    Bundle(bundle::BundleCommand),
     Completions(generate::Completions),
     Man(generate::Man),
 }
@@ -101,6 +103,7 @@ pub async fn run(cli: Cli) -> Result<(), Complaint> {
         Command::Status(command) => command.run(look).await,
         Command::Undo(command) => command.run(look).await,
         Command::Kubeconfig(command) => command.run(look).await,
+        Command::Bundle(command) => command.run(look),
         Command::Completions(command) => command.run(&Screen::new(look, 0, false)),
         Command::Man(command) => command.run(&Screen::new(look, 0, false)),
     }

@@ -1,0 +1,126 @@
+//! `bundle create`: from a definition to a signed bundle.
+
+use std::path::{Path, PathBuf};
+
+use kdc_airgap::{Observer, Summary, Work};
+use kdc_bundles::signing::{self, SigningKey};
+
+use super::{BundleCommandError, password, progress::Progress};
+use crate::show::{Screen, plain::render_bytes};
+
+/// Make a signed bundle from a definition and local files
+///
+/// Takes files (`source.path`) and images from OCI layouts (`source.oci`); nothing is fetched. Every
+/// problem is shown at once. The bundle appears whole or not at all, and the same inputs and key
+/// give the same bytes.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:\n  \
+    kdc-install bundle create -f bundle.yaml -o kdc.bundle --key site.key\n  \
+    kdc-install bundle create -f bundle.yaml -o kdc.bundle --key site.key \\\n    \
+    --password-file password.txt")]
+pub(super) struct Create {
+    /// The definition (`kind: BundleDefinition`); its paths are relative to its folder
+    #[arg(short, long, value_name = "DEFINITION")]
+    file: PathBuf,
+    /// Write the bundle here
+    #[arg(short = 'o', long = "save", value_name = "FILE")]
+    save: PathBuf,
+    /// Sign with this secret key
+    #[arg(long, value_name = "KEY")]
+    key: PathBuf,
+    /// Take the key's password from this file: one line, readable only by you
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Created<'a> {
+    bundle: &'a Path,
+    name: &'a str,
+    version: &'a str,
+    digest: String,
+    key: String,
+    artifacts: usize,
+    blobs: usize,
+    content_bytes: u64,
+    file_bytes: u64,
+}
+
+impl Create {
+    pub(super) fn run(&self, screen: &Screen) -> Result<(), BundleCommandError> {
+        let definition = kdc_profiles::definition::load(&self.file)?;
+        let key = self.load_key()?;
+        let folder = self.file.parent().unwrap_or(Path::new(""));
+        let mut shown = Shown { screen, pass: None };
+        let summary = kdc_airgap::create(&definition, folder, &self.save, &key, &mut shown)?;
+        self.show(screen, &summary);
+        Ok(())
+    }
+
+    fn load_key(&self) -> Result<SigningKey, BundleCommandError> {
+        let password = if !signing::needs_password(&self.key)? {
+            None
+        } else if let Some(path) = &self.password_file {
+            Some(password::read_file(path)?)
+        } else {
+            let question = format!("Password of `{}`", self.key.display());
+            Some(password::ask(&question, "give `--password-file FILE`")?)
+        };
+        Ok(SigningKey::load(&self.key, password.as_ref().map(|text| text.as_str()))?)
+    }
+
+    fn show(&self, screen: &Screen, summary: &Summary) {
+        let created = Created {
+            bundle: &self.save,
+            name: &summary.name,
+            version: &summary.version,
+            digest: summary.digest.to_string(),
+            key: summary.signer.to_string(),
+            artifacts: summary.artifacts,
+            blobs: summary.blobs,
+            content_bytes: summary.content_bytes,
+            file_bytes: summary.file_bytes,
+        };
+        screen.document(&created, || {
+            format!(
+                "{} {} in `{}`: {} artifacts, {} blobs, {}, signed with key {}\n",
+                created.name,
+                created.version,
+                created.bundle.display(),
+                created.artifacts,
+                created.blobs,
+                render_bytes(created.file_bytes),
+                created.key
+            )
+        });
+    }
+}
+
+/// Shows the passes.
+struct Shown<'s> {
+    screen: &'s Screen,
+    pass: Option<Progress<'s>>,
+}
+
+impl Observer for Shown<'_> {
+    fn started(&mut self, work: Work, total_bytes: u64) {
+        let word = match work {
+            Work::Hashing => "hashing",
+            Work::Writing => "writing",
+        };
+        self.pass = Some(Progress::start(self.screen, word, total_bytes));
+    }
+
+    fn bytes(&mut self, done_bytes: u64) {
+        if let Some(pass) = &mut self.pass {
+            pass.add(done_bytes);
+        }
+    }
+
+    fn finished(&mut self, _: Work) {
+        if let Some(pass) = self.pass.take() {
+            pass.finish();
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Errors of the `bundle` commands, `BDL-nnn`.
+
+use std::path::PathBuf;
+
+use kdc_airgap::CreateError;
+use kdc_bundles::{error::VerifyError, keys::KeyError, signing::SigningError, write::WriteError};
+use kdc_profiles::problem::LoadError;
+
+use crate::show::{Complaint, Exit};
+
+/// What can go wrong with a bundle or a key.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleCommandError {
+    /// The bundle is not what a trusted key signed.
+    #[error("the bundle `{}` is refused", path.display())]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: VerifyError,
+    },
+    /// A public key can't be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A folder of trusted keys can't be read.
+    #[error("the trusted keys in `{}` can't be read", path.display())]
+    KeyFolder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A secret key can't be made or used.
+    #[error(transparent)]
+    Signing(#[from] SigningError),
+    /// The definition can't be read.
+    #[error(transparent)]
+    Definition(#[from] LoadError),
+    /// The bundle can't be created.
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    /// Nobody can be asked for a password.
+    #[error("a password is needed and there is no terminal to ask on")]
+    NoTerminal {
+        /// What to say on the command line instead.
+        instead: &'static str,
+    },
+    /// The password can't be read from the terminal.
+    #[error("the password can't be read from the terminal")]
+    Terminal(#[source] std::io::Error),
+    /// The password can't be read from a file.
+    #[error("the password file can't be read")]
+    PasswordFile(#[source] std::io::Error),
+    /// Not one line of text.
+    #[error("the password file `{}` has to hold the password on one line and nothing else", path.display())]
+    PasswordText {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Others can read the password.
+    #[error("others than you can read the password file `{}`", path.display())]
+    PasswordOpen {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Two different answers.
+    #[error("the two passwords differ")]
+    PasswordsDiffer,
+}
+
+impl BundleCommandError {
+    /// Stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Refused { .. } => "BDL-001",
+            Self::Key(_) | Self::KeyFolder { .. } => "BDL-002",
+            Self::Signing(_) => "BDL-003",
+            Self::Definition(_) => "BDL-004",
+            Self::Create(_) => "BDL-005",
+            Self::NoTerminal { .. }
+            | Self::Terminal(_)
+            | Self::PasswordFile(_)
+            | Self::PasswordText { .. }
+            | Self::PasswordOpen { .. }
+            | Self::PasswordsDiffer => "BDL-006",
+        }
+    }
+
+    /// The one next thing to try, if there is one.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Refused { source, .. } => source.hint(),
+            Self::Key(error) => error.hint(),
+            Self::Signing(error) => error.hint(),
+            Self::Definition(error) => error.hint(),
+            Self::Create(error) => error.hint(),
+            Self::NoTerminal { instead } => Some((*instead).to_owned()),
+            Self::PasswordOpen { path } => Some(format!("run `chmod 600 {}`", path.display())),
+            Self::PasswordsDiffer => Some("type the same password twice".to_owned()),
+            Self::KeyFolder { .. }
+            | Self::Terminal(_)
+            | Self::PasswordFile(_)
+            | Self::PasswordText { .. } => None,
+        }
+    }
+
+    /// The exit code it stands for.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Refused { source: VerifyError::Open { .. }, .. } => Exit::Usage,
+            Self::Refused { .. } => Exit::Refused,
+            Self::Signing(SigningError::Generate) | Self::Terminal(_) => Exit::Internal,
+            Self::Create(CreateError::Write { source: WriteError::Write { .. } }) => Exit::Internal,
+            Self::Key(_)
+            | Self::KeyFolder { .. }
+            | Self::Signing(_)
+            | Self::Definition(_)
+            | Self::Create(_)
+            | Self::NoTerminal { .. }
+            | Self::PasswordFile(_)
+            | Self::PasswordText { .. }
+            | Self::PasswordOpen { .. }
+            | Self::PasswordsDiffer => Exit::Usage,
+        }
+    }
+}
+
+impl From<BundleCommandError> for Complaint {
+    fn from(error: BundleCommandError) -> Self {
+        Self::from_error(error.code(), error.exit(), &error).maybe_hint(error.hint())
+    }
+}

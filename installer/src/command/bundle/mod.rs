@@ -1,0 +1,60 @@
+//! `bundle`: make, prove and look into bundles, and make the keys that sign them.
+
+use std::path::{Path, PathBuf};
+
+use crate::show::{Complaint, Look, Screen};
+
+mod create;
+mod error;
+mod inspect;
+mod key;
+mod keys;
+mod password;
+mod progress;
+mod verify;
+
+pub use self::error::BundleCommandError;
+pub(crate) use self::keys::load_keys;
+
+/// Make a signed bundle, prove one, or look into it
+///
+/// A bundle is one file with everything an install needs, and one signature over all of it. Make a
+/// key once, give its public half (`KEY.pub`) to every site, keep KEY itself where only the builder
+/// gets at it.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:\n  \
+    kdc-install bundle key new -o site.key\n  \
+    kdc-install bundle create -f bundle.yaml -o kdc.bundle --key site.key\n  \
+    kdc-install bundle verify kdc.bundle --key site.key.pub\n  \
+    kdc-install bundle inspect kdc.bundle")]
+pub(crate) struct BundleCommand {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    Key(key::KeyCommand),
+    Create(create::Create),
+    Verify(verify::Verify),
+    Inspect(inspect::Inspect),
+}
+
+impl BundleCommand {
+    pub(crate) fn run(&self, look: Look) -> Result<(), Complaint> {
+        let screen = Screen::new(look, 0, false);
+        let result = match &self.action {
+            Action::Key(command) => command.run(&screen),
+            Action::Create(command) => command.run(&screen),
+            Action::Verify(command) => command.run(&screen),
+            Action::Inspect(command) => command.run(&screen),
+        };
+        Ok(result?)
+    }
+}
+
+/// An error of the format, of that file.
+fn refused(path: &Path) -> impl Fn(kdc_bundles::error::VerifyError) -> BundleCommandError {
+    let path: PathBuf = path.to_owned();
+    move |source| BundleCommandError::Refused { path: path.clone(), source }
+}
