@@ -8,7 +8,8 @@ CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/kdc
 # shellcheck source=versions.sh
 . "$HERE/versions.sh"
 
-say() { printf '[%4d s] %s\n' "$SECONDS" "$*" >&2; }
+export KDC_STARTED=${KDC_STARTED:-$EPOCHSECONDS}   # one clock for all scripts of a run
+say() { printf '[%4d s] %s\n' $((EPOCHSECONDS - KDC_STARTED)) "$*" >&2; }
 die() { say "$*"; exit 1; }
 
 # step NAME COMMAND...: runs COMMAND with its output in $LOG and says how long it took.
