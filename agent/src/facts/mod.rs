@@ -241,3 +241,69 @@ fn platform() -> &'static str {
         _ => "linux/unknown",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn recorded() -> Look {
+        let tree = "tests/fixtures/facts/debian12-cgroup1";
+        Look::at(&Path::new(env!("CARGO_MANIFEST_DIR")).join(tree))
+    }
+
+    fn nobody() -> Ownership {
+        Ownership { cluster: None, runs: Vec::new() }
+    }
+
+    fn known<T>(fact: &Known<T>) -> &T {
+        match fact {
+            Known::Known(value) => value,
+            Known::Unknown(reason) => panic!("{reason}"),
+        }
+    }
+
+    #[test]
+    fn a_recorded_machine_reads_as_it_was() {
+        let facts = collect(&recorded(), nobody(), &Ours::default());
+        assert_eq!(known(&facts.os), "debian 12");
+        assert_eq!(known(&facts.systemd), "");
+        assert_eq!(*known(&facts.cgroup), CgroupVersion::V1);
+        assert!(known(&facts.swap).is_empty());
+        assert_eq!(known(&facts.default_routes), &["eth0"]);
+        assert_eq!(*known(&facts.listening), BTreeSet::from(["22/tcp".to_owned()]));
+        assert!(known(&facts.modules).contains("overlay"));
+        assert_eq!(known(&facts.sysctls)["net.ipv4.ip_forward"], "1");
+        assert!(!*known(&facts.cap_sys_resource));
+        let packages: Vec<&String> = known(&facts.packages).keys().collect();
+        assert_eq!(packages, ["bash", "coreutils", "iproute2"]);
+        assert_eq!(facts.programs["iptables"], "/usr/sbin/iptables");
+        let points: Vec<&str> =
+            known(&facts.file_systems).iter().map(|seen| seen.mount_point.as_str()).collect();
+        assert_eq!(points, ["/", "/dev/shm"]);
+        let docker = Foreign { what: "docker".to_owned(), evidence: "/usr/bin/dockerd".to_owned() };
+        assert_eq!(*known(&facts.foreign), [docker]);
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_unknown_with_the_reason_and_never_fine() {
+        let empty = tempfile::tempdir().unwrap();
+        let facts = collect(&Look::at(empty.path()), nobody(), &Ours::default());
+        for (fact, unknown) in [
+            ("swap", facts.swap.value().is_none()),
+            ("file systems", facts.file_systems.value().is_none()),
+            ("routes", facts.default_routes.value().is_none()),
+            ("listening", facts.listening.value().is_none()),
+            ("modules", facts.modules.value().is_none()),
+            ("sysctls", facts.sysctls.value().is_none()),
+            ("foreign", facts.foreign.value().is_none()),
+            ("packages", facts.packages.value().is_none()),
+            ("cgroup", facts.cgroup.value().is_none()),
+        ] {
+            assert!(unknown, "{fact}");
+        }
+        let Known::Unknown(reason) = facts.swap else { panic!("swap is known") };
+        assert!(reason.contains("/proc/swaps"), "{reason}");
+    }
+}
