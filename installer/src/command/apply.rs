@@ -1,9 +1,18 @@
 //! `apply`: make the nodes what the cluster file says.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
-use super::arguments::{BundleArguments, ConsentArguments, PaceArguments};
-use crate::show::{Complaint, Look};
+use super::{
+    CommandError,
+    arguments::{BundleArguments, ClusterArguments, ConsentArguments},
+    carry_out::{Wishes, carry_out},
+    opened::Opened,
+    site::Site,
+};
+use crate::{
+    plan::ClusterPlan,
+    show::{Complaint, Look, Screen},
+};
 
 /// Make the nodes what the cluster file says, or carry out a saved plan
 ///
@@ -17,13 +26,10 @@ use crate::show::{Complaint, Look};
     kdc-install apply plan.json --bundle kdc.bundle --yes")]
 pub(crate) struct Apply {
     /// A plan saved by `plan -o`; carried out as it is, or refused
-    #[arg(value_name = "PLAN", conflicts_with = "file")]
+    #[arg(value_name = "PLAN")]
     pub(crate) plan: Option<PathBuf>,
-    /// The cluster file [default: cluster.yaml]
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) file: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) pace: PaceArguments,
+    pub(crate) cluster: ClusterArguments,
     #[command(flatten)]
     pub(crate) bundle: BundleArguments,
     #[command(flatten)]
@@ -38,6 +44,20 @@ pub(crate) struct Apply {
 
 impl Apply {
     pub(crate) async fn run(&self, look: Look) -> Result<(), Complaint> {
-        super::not_yet(look)
+        let saved = match &self.plan {
+            Some(path) => Some(ClusterPlan::load(path).map_err(CommandError::SavedPlan)?),
+            None => None,
+        };
+        let site = Site::load(&self.cluster.file)?;
+        let screen = Arc::new(Screen::new(look, site.cluster.nodes.len(), true));
+        let opened = Opened::needed_by("apply", &self.bundle, &screen).await?;
+        let wishes = Wishes {
+            yes: self.consent.yes,
+            parallel: site.parallel(self.cluster.pace.parallel),
+            kubeconfig: self.kubeconfig.clone(),
+            report: self.report.clone(),
+            saved,
+        };
+        carry_out(&site, &opened, &wishes, &screen).await
     }
 }

@@ -1,7 +1,17 @@
 //! `check`: look at every node, judge, change nothing.
 
-use super::arguments::{BundleArguments, ClusterArguments};
-use crate::show::{Complaint, Look};
+use std::sync::Arc;
+
+use super::{
+    arguments::{BundleArguments, ClusterArguments},
+    judge::{judge, judge_without_bundle},
+    opened::Opened,
+    site::{Site, agent_beside, close_all, links, look as look_at, open_all},
+};
+use crate::{
+    plan::Inputs,
+    show::{Complaint, Look, News, Observer, Screen},
+};
 
 /// Look at every node and say what would stop an install; changes nothing
 ///
@@ -20,6 +30,40 @@ pub(crate) struct Check {
 
 impl Check {
     pub(crate) async fn run(&self, look: Look) -> Result<(), Complaint> {
-        super::not_yet(look)
+        let site = Site::load(&self.cluster.file)?;
+        let screen = Arc::new(Screen::new(look, site.cluster.nodes.len(), false));
+        let opened = Opened::from_arguments(&self.bundle, &screen).await?;
+        let agent = match &opened {
+            Some(opened) => opened.agent()?,
+            None => agent_beside()?,
+        };
+        let parallel = site.parallel(self.cluster.pace.parallel);
+        let links = links(&site.cluster, false, &agent, &screen, screen.as_ref())?;
+        let nodes: Vec<String> = links.iter().map(|link| link.node().to_owned()).collect();
+        let (command, cluster) = ("check".to_owned(), site.cluster.name.clone());
+        screen.news(&News::Started { command, cluster, nodes });
+        open_all(&links, parallel, &screen).await?;
+        let seen = look_at(&links, parallel).await?;
+        close_all(&links, parallel).await;
+        screen.settle();
+        let judged = match &opened {
+            Some(opened) => judge(
+                &site,
+                &seen,
+                &Inputs {
+                    cluster: &site.cluster,
+                    profile: &site.profile,
+                    index: opened.index(),
+                    index_digest: opened.digest(),
+                    facts: &seen.facts,
+                },
+            )?,
+            None => {
+                screen.say("without --bundle, platforms, packages and disk sizes are not judged");
+                judge_without_bundle(&site, &seen)?
+            }
+        };
+        screen.document(&judged, || judged.render());
+        judged.refusal().map_or(Ok(()), Err)
     }
 }

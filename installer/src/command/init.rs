@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use kdc_profiles::cluster::{self, Role, Template, TemplateNode};
+
+use super::{CommandError, hosts::Host, report::write_private};
 use crate::show::{Complaint, Screen};
 
 /// Write a commented cluster file; asks for the addresses if none are given
@@ -33,6 +36,40 @@ pub(crate) struct Init {
 
 impl Init {
     pub(crate) fn run(&self, screen: &Screen) -> Result<(), Complaint> {
-        super::not_yet(screen.look())
+        if self.file.exists() && !self.force {
+            return Err(CommandError::InTheWay { path: self.file.clone() }.into());
+        }
+        let (control_plane, workers) = self.hosts(screen);
+        let mut nodes: Vec<TemplateNode> = Vec::new();
+        for text in control_plane {
+            nodes.push(Host::parse(&text)?.template("cp1", Role::ControlPlane));
+        }
+        for (number, text) in workers.iter().enumerate() {
+            let name = format!("w{}", number + 1);
+            nodes.push(Host::parse(text)?.template(&name, Role::Worker));
+        }
+        let usual = if nodes.len() > 1 { "cluster" } else { "single" };
+        let profile = self.profile.clone().unwrap_or_else(|| usual.to_owned());
+        let text = cluster::template(&Template { name: self.name.clone(), profile, nodes });
+        write_private(&self.file, text.as_bytes(), 0o644)?;
+        screen.say(&format!(
+            "written: {}; look through it, then `kdc-install check -f {0}`",
+            self.file.display()
+        ));
+        Ok(())
+    }
+
+    /// The hosts named; where none is and somebody can be asked, the answers.
+    fn hosts(&self, screen: &Screen) -> (Option<String>, Vec<String>) {
+        if self.control_plane.is_some() || !self.workers.is_empty() {
+            return (self.control_plane.clone(), self.workers.clone());
+        }
+        let ask = |question: &str| screen.ask(question).filter(|answer| !answer.is_empty());
+        let Some(first) = ask("Control plane ([user@]address; empty to fill in later):") else {
+            return (None, Vec::new());
+        };
+        let workers = ask("Workers ([user@]address, several with blanks between; empty for none):");
+        let workers = workers.unwrap_or_default();
+        (Some(first), workers.split_whitespace().map(str::to_owned).collect())
     }
 }

@@ -1,9 +1,21 @@
 //! `kubeconfig`: the admin kubeconfig of a running cluster.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
-use super::arguments::{BundleArguments, ClusterArguments};
-use crate::show::{Complaint, Look};
+use kdc_agent::wire::{Reply, RequestBody, SecretText};
+use kdc_profiles::cluster::Role;
+
+use super::{
+    arguments::{BundleArguments, ClusterArguments},
+    error::of_node,
+    opened::Opened,
+    report::write_private,
+    site::{NodeLink, Site, agent_beside, close_all, links, open_all},
+};
+use crate::{
+    fleet::wrong_answer,
+    show::{Complaint, Exit, Look, Screen},
+};
 
 /// Fetch the admin kubeconfig from a control plane, to stdout or into a file only you can read
 #[derive(Debug, clap::Args)]
@@ -21,6 +33,37 @@ pub(crate) struct Kubeconfig {
 
 impl Kubeconfig {
     pub(crate) async fn run(&self, look: Look) -> Result<(), Complaint> {
-        super::not_yet(look)
+        let mut site = Site::load(&self.cluster.file)?;
+        site.cluster.nodes.retain(|node| node.role == Role::ControlPlane);
+        let screen = Arc::new(Screen::new(look, 1, false));
+        let agent = match Opened::from_arguments(&self.bundle, &screen).await? {
+            Some(opened) => opened.agent()?,
+            None => agent_beside()?,
+        };
+        site.cluster.nodes.truncate(1);
+        let links = links(&site.cluster, false, &agent, &screen, &crate::show::Silent)?;
+        open_all(&links, 1, &screen).await?;
+        let Some(link) = links.first() else {
+            return Err(Complaint::new("KDC-027", Exit::Usage, "no node is a control plane"));
+        };
+        let content = fetch(link).await?;
+        close_all(&links, 1).await;
+        match &self.save {
+            Some(path) => {
+                write_private(path, content.expose().as_bytes(), 0o600)?;
+                screen.say(&format!("kubeconfig: {}", path.display()));
+            }
+            None => screen.raw(content.expose()),
+        }
+        Ok(())
+    }
+}
+
+/// The admin kubeconfig of a control plane.
+pub(crate) async fn fetch(link: &NodeLink<'_>) -> Result<SecretText, Complaint> {
+    match link.ask(RequestBody::Kubeconfig).await {
+        Ok(Reply::Kubeconfig { content }) => Ok(content),
+        Ok(_) => Err(of_node(&wrong_answer(link.node(), "kubeconfig"), Exit::Internal)),
+        Err(error) => Err(of_node(&error, Exit::Refused)),
     }
 }

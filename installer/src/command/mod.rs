@@ -10,12 +10,19 @@ use crate::show::{Color, Complaint, Look, Output, Screen};
 mod apply;
 mod arguments;
 mod bundle;
+mod carry_out;
 mod check;
 mod error;
 mod generate;
+mod hosts;
 mod init;
+mod judge;
 mod kubeconfig;
+mod opened;
 mod plan;
+mod prompts;
+mod report;
+mod site;
 mod status;
 mod undo;
 mod up;
@@ -107,10 +114,6 @@ pub async fn run(cli: Cli) -> Result<(), Complaint> {
         Command::Completions(command) => command.run(&Screen::new(look, 0, false)),
         Command::Man(command) => command.run(&Screen::new(look, 0, false)),
     }
-}
-
-fn not_yet(_: Look) -> Result<(), Complaint> {
-    Err(Complaint::new("KDC-999", crate::show::Exit::Internal, "not built yet"))
 }
 
 impl Cli {

@@ -1,9 +1,20 @@
 //! `plan`: what `apply` would do, as data.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
-use super::arguments::{BundleArguments, ClusterArguments};
-use crate::show::{Complaint, Look};
+use serde::Serialize;
+
+use super::{
+    CommandError,
+    arguments::{BundleArguments, ClusterArguments},
+    judge::judge,
+    opened::Opened,
+    site::{Site, close_all, links, look as look_at, open_all},
+};
+use crate::{
+    plan::{self, ClusterPlan, Inputs},
+    show::{Complaint, Look, News, Observer, Screen},
+};
 
 /// Show what `apply` would do, where, why and in which order; changes nothing
 ///
@@ -26,6 +37,42 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) async fn run(&self, look: Look) -> Result<(), Complaint> {
-        super::not_yet(look)
+        let site = Site::load(&self.cluster.file)?;
+        let screen = Arc::new(Screen::new(look, site.cluster.nodes.len(), false));
+        let opened = Opened::needed_by("plan", &self.bundle, &screen).await?;
+        let parallel = site.parallel(self.cluster.pace.parallel);
+        let links = links(&site.cluster, false, &opened.agent()?, &screen, screen.as_ref())?;
+        let nodes: Vec<String> = links.iter().map(|link| link.node().to_owned()).collect();
+        let (command, cluster) = ("plan".to_owned(), site.cluster.name.clone());
+        screen.news(&News::Started { command, cluster, nodes });
+        open_all(&links, parallel, &screen).await?;
+        let seen = look_at(&links, parallel).await?;
+        close_all(&links, parallel).await;
+        screen.settle();
+        let inputs = Inputs {
+            cluster: &site.cluster,
+            profile: &site.profile,
+            index: opened.index(),
+            index_digest: opened.digest(),
+            facts: &seen.facts,
+        };
+        if let Some(refusal) = judge(&site, &seen, &inputs)?.refusal() {
+            return Err(refusal);
+        }
+        let plan = plan::plan(&inputs).map_err(CommandError::Plan)?;
+        screen.document(&Document { event: "plan", plan: &plan }, || plan::render(&plan));
+        if let Some(path) = &self.save {
+            plan.save(path).map_err(CommandError::SavedPlan)?;
+            screen.say(&format!("plan saved: {}", path.display()));
+        }
+        Ok(())
     }
+}
+
+/// The plan as a line of `--output json`.
+#[derive(Serialize)]
+struct Document<'a> {
+    event: &'static str,
+    #[serde(flatten)]
+    plan: &'a ClusterPlan,
 }

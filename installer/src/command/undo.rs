@@ -1,7 +1,28 @@
 //! `undo`: take back everything kdc did.
 
-use super::arguments::{BundleArguments, ClusterArguments, ConsentArguments};
-use crate::show::{Complaint, Look};
+use std::sync::Arc;
+
+use kdc_agent::wire::Outcome;
+use kdc_profiles::cluster::{Node, Role};
+
+use super::{
+    CommandError,
+    arguments::{BundleArguments, ClusterArguments, ConsentArguments},
+    carry_out::{all_or_refusal, holder, interrupted, render_rows, row_of},
+    error::of_node,
+    opened::Opened,
+    report::Notebook,
+    site::{NodeLink, Site, agent_beside, close_all, links, open_all},
+};
+use crate::{
+    fleet::{
+        conduct::{NodeEnd, NodeResult},
+        each,
+        take_back::take_back,
+    },
+    show::{Complaint, Exit, Look, News, Observer, Screen},
+    ssh::AgentBinary,
+};
 
 /// Take back everything kdc did on the nodes; the cluster and its data are gone afterwards
 ///
@@ -24,6 +45,142 @@ pub(crate) struct Undo {
 
 impl Undo {
     pub(crate) async fn run(&self, look: Look) -> Result<(), Complaint> {
-        super::not_yet(look)
+        let mut site = Site::load(&self.cluster.file)?;
+        choose(&mut site.cluster.nodes, &self.only)?;
+        let screen = Arc::new(Screen::new(look, site.cluster.nodes.len(), true));
+        let agent = match Opened::from_arguments(&self.bundle, &screen).await? {
+            Some(opened) => opened.agent()?,
+            None => agent_beside()?,
+        };
+        self.agree(&site, &screen)?;
+        let notebook = Notebook::new(screen.as_ref());
+        tokio::select! {
+            biased;
+            signal = tokio::signal::ctrl_c() => match signal {
+                Ok(()) => Err(interrupted(notebook.has_changed())),
+                Err(error) => Err(CommandError::Runtime(error).into()),
+            },
+            done = self.undo(&site, &agent, &screen, &notebook) => done,
+        }
     }
+
+    fn agree(&self, site: &Site, screen: &Screen) -> Result<(), Complaint> {
+        if self.consent.yes {
+            return Ok(());
+        }
+        let names: Vec<&str> = site.cluster.nodes.iter().map(|node| node.name.as_str()).collect();
+        let question = format!(
+            "Take cluster `{}` off {}? Its data is gone afterwards",
+            site.cluster.name,
+            names.join(", ")
+        );
+        match screen.confirm(&question) {
+            Some(true) => Ok(()),
+            Some(false) => Err(CommandError::Declined.into()),
+            None => Err(CommandError::NobodyToAsk { command: "undo" }.into()),
+        }
+    }
+
+    async fn undo(
+        &self,
+        site: &Site,
+        agent: &AgentBinary,
+        screen: &Arc<Screen>,
+        notebook: &Notebook<'_>,
+    ) -> Result<(), Complaint> {
+        let began = std::time::Instant::now();
+        let parallel = site.parallel(self.cluster.pace.parallel);
+        let links = links(&site.cluster, false, agent, screen, notebook)?;
+        let nodes: Vec<String> = links.iter().map(|link| link.node().to_owned()).collect();
+        let (command, cluster) = ("undo".to_owned(), site.cluster.name.clone());
+        notebook.news(&News::Started { command, cluster, nodes });
+        open_all(&links, parallel, screen).await?;
+        let holder = holder();
+        let holds =
+            each(&links, parallel, |link| link.take_hold(&holder, &site.cluster.name)).await;
+        all_or_refusal(holds, "can't be held for this command; nothing was changed")?;
+        let results = in_order(&site.cluster.nodes, &links, parallel).await;
+        let rows: Vec<_> = site
+            .cluster
+            .nodes
+            .iter()
+            .zip(&results)
+            .filter_map(|(node, result)| {
+                result.as_ref().map(|result| row_of(&node.name, node.role, result))
+            })
+            .collect();
+        let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        notebook.news(&News::Finished { elapsed_ms, nodes: rows.clone() });
+        screen.table(&render_rows(&rows));
+        let failure = failure_of(&site.cluster.nodes, &results);
+        close_all(&links, parallel).await;
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+/// Keep only the nodes named; all, when none is.
+fn choose(nodes: &mut Vec<Node>, only: &[String]) -> Result<(), Complaint> {
+    for name in only {
+        if !nodes.iter().any(|node| node.name == *name) {
+            return Err(CommandError::UnknownNode { node: name.clone() }.into());
+        }
+    }
+    nodes.retain(|node| only.is_empty() || only.contains(&node.name));
+    Ok(())
+}
+
+/// Workers first; control planes only when every worker is undone. By node, `None` where it did
+/// not come to that.
+async fn in_order(
+    nodes: &[Node],
+    links: &[NodeLink<'_>],
+    parallel: usize,
+) -> Vec<Option<NodeResult>> {
+    let mut results: Vec<Option<NodeResult>> = nodes.iter().map(|_| None).collect();
+    for role in [Role::Worker, Role::ControlPlane] {
+        let places: Vec<usize> =
+            (0..nodes.len()).filter(|place| nodes[*place].role == role).collect();
+        let chosen: Vec<&NodeLink<'_>> = places.iter().map(|place| &links[*place]).collect();
+        let ended = take_back(&chosen, parallel).await;
+        let good = ended.iter().all(|result| result.end.is_good());
+        for (place, result) in places.into_iter().zip(ended) {
+            results[place] = Some(result);
+        }
+        if !good {
+            break;
+        }
+    }
+    results
+}
+
+fn failure_of(nodes: &[Node], results: &[Option<NodeResult>]) -> Option<Complaint> {
+    let mut parts = Vec::new();
+    for (node, result) in nodes.iter().zip(results) {
+        let name = &node.name;
+        match result.as_ref().map(|result| &result.end) {
+            Some(end) if end.is_good() => {}
+            Some(NodeEnd::Run(Outcome::Failed { step, failure })) => parts.push(
+                Complaint::from_agent(name, failure, Exit::Interrupted)
+                    .cause(format!("step `{step}` could not be taken back")),
+            ),
+            Some(NodeEnd::Lost(error)) => parts.push(of_node(error, Exit::Interrupted)),
+            Some(NodeEnd::Run(_) | NodeEnd::InVain { .. }) => {
+                let text = format!("node `{name}`: the undo keeps ending without a word");
+                parts.push(Complaint::new("KDC-022", Exit::Interrupted, text));
+            }
+            None => {
+                let text = format!("node `{name}` was left alone: a worker is not undone yet");
+                parts.push(Complaint::new("KDC-028", Exit::Interrupted, text));
+            }
+        }
+    }
+    if parts.is_empty() {
+        return None;
+    }
+    let text = format!("{} of {} node(s) are not undone yet", parts.len(), nodes.len());
+    Some(
+        Complaint::new("KDC-029", Exit::Interrupted, text).parts(parts).hint(
+            "run `undo` again: it goes on where it stopped; leave a dead node out with `--only`",
+        ),
+    )
 }

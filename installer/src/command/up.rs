@@ -1,9 +1,27 @@
 //! `up`: a cluster without a cluster file.
 
-use std::path::PathBuf;
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use super::arguments::{BundleArguments, ConsentArguments, PaceArguments};
-use crate::show::{Complaint, Look};
+use kdc_agent::facts::Facts;
+use kdc_profiles::{
+    cluster::{self, Cluster, Network, Role, Settings, Ssh, Template},
+    problem::LoadError,
+};
+
+use super::{
+    CommandError,
+    arguments::{BundleArguments, ConsentArguments, PaceArguments},
+    carry_out::{Wishes, carry_out},
+    hosts::{Host, node_name},
+    opened::Opened,
+    report::write_private,
+    site::{Site, close_all, links, look as look_at, open_all},
+};
+use crate::show::{Complaint, Exit, Look, Screen};
 
 /// Make a cluster of this machine, or of the hosts named, without a cluster file
 ///
@@ -39,6 +57,104 @@ pub(crate) struct Up {
 
 impl Up {
     pub(crate) async fn run(&self, look: Look) -> Result<(), Complaint> {
-        super::not_yet(look)
+        let hosts =
+            self.hosts.iter().map(|text| Host::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        let screen = Arc::new(Screen::new(look, hosts.len().max(1), true));
+        let opened = Opened::needed_by("up", &self.bundle, &screen).await?;
+        let text = self.cluster_file(&hosts, &opened, &screen).await?;
+        if let Some(path) = &self.write_file {
+            write_private(path, text.as_bytes(), 0o644)?;
+            screen.say(&format!("cluster file: {}", path.display()));
+        }
+        let cluster = cluster::parse(&text, "the cluster file made for you")
+            .map_err(|problems| CommandError::Load(LoadError::Invalid(problems)))?;
+        let site = Site::of(cluster, Path::new("."), hosts.is_empty())?;
+        let wishes = Wishes {
+            yes: self.consent.yes,
+            parallel: site.parallel(self.pace.parallel),
+            kubeconfig: self.kubeconfig.clone(),
+            report: self.report.clone(),
+            saved: None,
+        };
+        carry_out(&site, &opened, &wishes, &screen).await
     }
+
+    /// Ask the hosts for their names, and this machine for its address, and write it all down.
+    async fn cluster_file(
+        &self,
+        hosts: &[Host],
+        opened: &Opened,
+        screen: &Arc<Screen>,
+    ) -> Result<String, Complaint> {
+        let is_local = hosts.is_empty();
+        let this = Host { user: None, address: IpAddr::from([127, 0, 0, 1]), port: None };
+        let mut hosts = if is_local { vec![this] } else { hosts.to_vec() };
+        let unnamed = unnamed(&self.name, &hosts);
+        let parallel = usize::from(self.pace.parallel.unwrap_or(50));
+        let links = links(&unnamed, is_local, &opened.agent()?, screen, screen.as_ref())?;
+        open_all(&links, parallel, screen).await?;
+        let seen = look_at(&links, parallel).await?;
+        close_all(&links, parallel).await;
+        let facts: Vec<&Facts> =
+            unnamed.nodes.iter().filter_map(|node| seen.facts.get(&node.name)).collect();
+        if is_local && let (Some(host), Some(facts)) = (hosts.first_mut(), facts.first()) {
+            host.address = own_address(facts)?;
+        }
+        let nodes = hosts.iter().zip(&facts).enumerate().map(|(place, (host, facts))| {
+            let role = role_of(place);
+            host.template(&node_name(&facts.hostname), role)
+        });
+        let profile = if hosts.len() == 1 { "single" } else { "cluster" }.to_owned();
+        let nodes = nodes.collect();
+        Ok(cluster::template(&Template { name: self.name.clone(), profile, nodes }))
+    }
+}
+
+/// The first host is the control plane.
+fn role_of(place: usize) -> Role {
+    if place == 0 { Role::ControlPlane } else { Role::Worker }
+}
+
+/// The hosts as a cluster that is only good for looking at them.
+fn unnamed(name: &str, hosts: &[Host]) -> Cluster {
+    let node = |(place, host): (usize, &Host)| host.node(host.address.to_string(), role_of(place));
+    let nothing = String::new;
+    Cluster {
+        name: name.to_owned(),
+        profile: nothing(),
+        distribution: nothing(),
+        nodes: hosts.iter().enumerate().map(node).collect(),
+        ssh: Ssh::default(),
+        network: Network {
+            pod_cidr: nothing(),
+            service_cidr: nothing(),
+            cni: nothing(),
+            control_plane_endpoint: nothing(),
+            cluster_domain: nothing(),
+        },
+        settings: Settings::default(),
+    }
+}
+
+/// The address this machine is reached by: on the link with the default route, else the first.
+fn own_address(facts: &Facts) -> Result<IpAddr, Complaint> {
+    let routes = facts.default_routes.value().cloned().unwrap_or_default();
+    let addresses = facts.addresses.value().cloned().unwrap_or_default();
+    let usable = |text: &str| {
+        let address: IpAddr = text.split('/').next()?.parse().ok()?;
+        let far = match address {
+            IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
+            IpAddr::V6(_) => false,
+        };
+        far.then_some(address)
+    };
+    let on_route = addresses.iter().filter(|address| routes.contains(&address.link));
+    on_route.chain(&addresses).find_map(|address| usable(&address.address)).ok_or_else(|| {
+        Complaint::new(
+            "KDC-026",
+            Exit::Refused,
+            "this machine has no IPv4 address to be reached by",
+        )
+        .hint("give its link an address, or name the host: `--host ADDRESS`")
+    })
 }

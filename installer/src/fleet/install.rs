@@ -33,6 +33,8 @@ pub struct Job<'a> {
     pub run: &'a str,
     /// Nodes worked on at once.
     pub parallel: usize,
+    /// Asked once before anything is written, with the number of steps that are not as wanted.
+    pub consent: &'a dyn Fn(usize) -> bool,
 }
 
 /// What came of it.
@@ -54,6 +56,8 @@ pub enum Installed {
 pub enum Stopped {
     /// While looking: nothing was changed.
     Looking(Vec<SshError>),
+    /// Consent was not given: nothing was changed.
+    Declined,
     /// While taking the holds: nothing was changed.
     Holding(Vec<SshError>),
     /// While filling the stores: nothing but kdc's own store was changed.
@@ -69,6 +73,10 @@ pub async fn install<D: Door>(links: &[Link<'_, D>], job: Job<'_>) -> Result<Ins
     let surveyed = survey(links, job.plans, job.parallel).await.map_err(Stopped::Looking)?;
     if surveyed.iter().flatten().all(|step| step.satisfied) {
         return Ok(Installed::NothingToDo(surveyed.iter().map(Vec::len).collect()));
+    }
+    let wanting = surveyed.iter().flatten().filter(|step| !step.satisfied).count();
+    if !(job.consent)(wanting) {
+        return Err(Stopped::Declined);
     }
     let holds = each(links, job.parallel, |link| link.take_hold(job.holder, job.cluster)).await;
     all_or_failures(holds).map_err(Stopped::Holding)?;

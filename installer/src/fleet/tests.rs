@@ -116,7 +116,8 @@ impl Site {
         let all = self.index.blobs.iter().map(|blob| blob.digest.clone()).collect::<Vec<_>>();
         let blobs = &vec![all; self.nodes.len()][..];
         let (cluster, plans, run) = ("c", &self.plans[..], "r1");
-        let job = Job { cluster, plans, blobs, load, holder, run, parallel: 10 };
+        let consent = &|_| true;
+        let job = Job { cluster, plans, blobs, load, holder, run, parallel: 10, consent };
         install(&self.links(out), job).await
     }
 

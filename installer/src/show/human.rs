@@ -65,7 +65,8 @@ impl Moving {
         }
     }
 
-    fn finish(&self) {
+    /// Take the moving lines away.
+    pub(super) fn finish(&self) {
         for bar in self.bars().values() {
             bar.finish_and_clear();
         }

@@ -5,6 +5,7 @@ use std::{
     time::Instant,
 };
 
+use secrecy::SecretString;
 use serde::Serialize;
 
 use super::{
@@ -59,11 +60,25 @@ impl Screen {
         self.started.elapsed()
     }
 
+    /// The moving lines have done their work; what follows is text.
+    pub fn settle(&self) {
+        if let Progress::Moving(moving) = &self.progress {
+            moving.finish();
+        }
+    }
+
     /// Show the data a command was asked for, on stdout: as text, or as one JSON line.
     pub fn document<T: Serialize>(&self, document: &T, human: impl FnOnce() -> String) {
         match self.look.output {
             Output::Json => to_stdout(&format!("{}\n", render_line(document))),
             Output::Human | Output::Plain => to_stdout(&human()),
+        }
+    }
+
+    /// Show the table at the end, on stdout; with `--output json` its line was told already.
+    pub fn table(&self, text: &str) {
+        if self.look.output != Output::Json {
+            to_stdout(text);
         }
     }
 
@@ -101,6 +116,20 @@ impl Screen {
     pub fn confirm(&self, question: &str) -> Option<bool> {
         let answer = self.ask(&format!("{question} [y/N]"))?;
         Some(matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes"))
+    }
+
+    /// Ask for a secret, without echo; `None` where nobody can answer or nothing is typed.
+    #[must_use]
+    pub fn ask_secret(&self, question: &str) -> Option<SecretString> {
+        if !can_ask() {
+            return None;
+        }
+        let read = || rpassword::prompt_password(format!("{question} ")).ok();
+        let answer = match &self.progress {
+            Progress::Moving(moving) => moving.suspend(read),
+            Progress::Plain(_) | Progress::Json(_) | Progress::Quiet => read(),
+        };
+        answer.filter(|answer| !answer.is_empty()).map(SecretString::from)
     }
 
     /// Ask for one line of text; `None` where nobody can answer.

@@ -1,0 +1,157 @@
+//! The bundle of a command: proved whole before anything touches a node, then read piece by piece.
+
+use std::path::Path;
+
+use kdc_bundles::{
+    error::VerifyError,
+    index::{ArtifactKind, Digest, Index},
+    keys::{KeyId, TrustedKey, TrustedKeys},
+    open::BundleFile,
+    verify,
+};
+
+use super::{BundleCommandError, CommandError, arguments::BundleArguments, bundle::load_keys};
+use crate::{
+    fleet::Load,
+    show::{Complaint, Screen, plain::render_bytes},
+    ssh::{AgentBinary, PieceSource},
+};
+
+/// Largest agent taken out of a bundle.
+const MAX_AGENT_BYTES: u64 = 256 * 1024 * 1024;
+
+/// A bundle whose every byte was proved.
+pub(crate) struct Opened {
+    file: BundleFile,
+    text: String,
+    keys: Vec<String>,
+}
+
+impl Opened {
+    /// Prove the bundle that the command line names; `None` where it names none.
+    pub(crate) async fn from_arguments(
+        arguments: &BundleArguments,
+        screen: &Screen,
+    ) -> Result<Option<Self>, Complaint> {
+        let Some(path) = arguments.bundle.clone() else { return Ok(None) };
+        let keys = load_keys(&arguments.keys)?;
+        let proving = tokio::task::spawn_blocking(move || prove(&path, &keys));
+        let opened = proving
+            .await
+            .map_err(|error| CommandError::Runtime(std::io::Error::other(error)))??;
+        let index = opened.file.index();
+        screen.say(&format!(
+            "bundle {} {} is proved: signed with key {}, {}",
+            index.name,
+            index.bundle_version,
+            opened.signer(),
+            render_bytes(opened.file.file_bytes())
+        ));
+        Ok(Some(opened))
+    }
+
+    /// As [`Opened::from_arguments`], for a command that can't do without.
+    pub(crate) async fn needed_by(
+        command: &'static str,
+        arguments: &BundleArguments,
+        screen: &Screen,
+    ) -> Result<Self, Complaint> {
+        let opened = Self::from_arguments(arguments, screen).await?;
+        Ok(opened.ok_or(CommandError::NoBundle { command })?)
+    }
+
+    /// The proved index.
+    pub(crate) fn index(&self) -> &Index {
+        self.file.index()
+    }
+
+    /// Digest of the signed index.
+    pub(crate) fn digest(&self) -> &Digest {
+        self.file.digest()
+    }
+
+    /// Id of the key that signed.
+    pub(crate) fn signer(&self) -> KeyId {
+        self.file.signer()
+    }
+
+    /// What nodes are fed from.
+    pub(crate) fn load(&self) -> Load<'_> {
+        Load {
+            index: self.index(),
+            digest: self.digest(),
+            text: &self.text,
+            signature: self.file.signature(),
+            keys: &self.keys,
+            source: self,
+        }
+    }
+
+    /// The agent to stage: the one for this machine's platform, or the only one there is.
+    pub(crate) fn agent(&self) -> Result<AgentBinary, Complaint> {
+        let platform = platform();
+        let is_agent =
+            |artifact: &&kdc_bundles::index::Artifact| artifact.kind == ArtifactKind::Agent;
+        let agents: Vec<_> = self.index().artifacts.iter().filter(is_agent).collect();
+        let fits = agents
+            .iter()
+            .find(|agent| agent.platform.as_ref().is_none_or(|of| *of == platform))
+            .or(if agents.len() == 1 { agents.first() } else { None });
+        let Some(agent) = fits else { return Err(CommandError::NoAgent { platform }.into()) };
+        let content = self
+            .file
+            .read_blob(&agent.digest, MAX_AGENT_BYTES)
+            .map_err(|source| refused(self.file.path(), source))?;
+        Ok(AgentBinary::new(content))
+    }
+}
+
+/// The platform of this very program, as bundles spell it.
+fn platform() -> String {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!("linux/{architecture}")
+}
+
+fn refused(path: &Path, source: VerifyError) -> BundleCommandError {
+    BundleCommandError::Refused { path: path.to_owned(), source }
+}
+
+fn prove(path: &Path, keys: &TrustedKeys) -> Result<Opened, BundleCommandError> {
+    let wrong = |source| refused(path, source);
+    let reader = fs_err::File::open(path).map_err(|source| wrong(VerifyError::Open { source }))?;
+    let proved = verify::verify(reader, keys).map_err(wrong)?;
+    let file = BundleFile::open(path, keys).map_err(wrong)?;
+    if *file.digest() != proved.digest {
+        // Somebody put another file in its place between the two looks.
+        let found = "another bundle than a moment ago".to_owned();
+        return Err(wrong(VerifyError::NotABundle { found }));
+    }
+    let text = String::from_utf8_lossy(file.index_bytes()).into_owned();
+    let keys = keys.keys().iter().map(TrustedKey::to_text).collect();
+    Ok(Opened { file, text, keys })
+}
+
+impl PieceSource for Opened {
+    fn read_into(
+        &self,
+        blob: &Digest,
+        offset: u64,
+        length: usize,
+        into: &mut Vec<u8>,
+    ) -> std::io::Result<()> {
+        let wrong = |what: &str| std::io::Error::other(format!("{what} of {blob}"));
+        let index = self.index();
+        let ordinal = index.ordinal(blob).ok_or_else(|| wrong("the bundle has nothing"))?;
+        let piece = usize::try_from(offset / index.piece_size).map_err(std::io::Error::other)?;
+        let bytes = self.file.read_piece(ordinal, piece).map_err(std::io::Error::other)?;
+        if !offset.is_multiple_of(index.piece_size) || bytes.len() != length {
+            return Err(wrong("not a whole piece is asked for"));
+        }
+        into.extend_from_slice(&bytes);
+        Ok(())
+    }
+}
