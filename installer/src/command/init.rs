@@ -41,7 +41,7 @@ impl Init {
         }
         let (control_plane, workers) = self.hosts(screen);
         let mut nodes: Vec<TemplateNode> = Vec::new();
-        for text in control_plane {
+        if let Some(text) = control_plane {
             nodes.push(Host::parse(&text)?.template("cp1", Role::ControlPlane));
         }
         for (number, text) in workers.iter().enumerate() {

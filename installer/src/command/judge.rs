@@ -62,7 +62,8 @@ pub(crate) fn judge_without_bundle(site: &Site, seen: &Seen) -> Result<Judged, C
     let mut judged =
         judge_with(site, seen, &index, &|node, root| Ok(bare_needs(site, seen, node, root)))?;
     judged.across.retain(|across| across.finding.id != "fleet-platform");
-    judged.refused = judged.findings().any(|finding| finding.verdict.refuses());
+    let refused = judged.findings().any(|finding| finding.verdict.refuses());
+    judged.refused = refused;
     Ok(judged)
 }
 
@@ -112,7 +113,8 @@ fn judge_with(
         .collect();
     let cluster = site.cluster.name.clone();
     let mut judged = Judged { event: "check", cluster, refused: false, nodes, across };
-    judged.refused = judged.findings().any(|finding| finding.verdict.refuses());
+    let refused = judged.findings().any(|finding| finding.verdict.refuses());
+    judged.refused = refused;
     Ok(judged)
 }
 

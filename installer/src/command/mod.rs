@@ -12,6 +12,7 @@ mod arguments;
 mod bundle;
 mod carry_out;
 mod check;
+mod ending;
 mod error;
 mod generate;
 mod hosts;

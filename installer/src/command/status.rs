@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     arguments::{BundleArguments, ClusterArguments},
-    carry_out::all_or_refusal,
+    ending::all_or_refusal,
     opened::Opened,
     site::{NodeLink, Site, agent_beside, close_all, links, open_all},
 };

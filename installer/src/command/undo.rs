@@ -8,7 +8,8 @@ use kdc_profiles::cluster::{Node, Role};
 use super::{
     CommandError,
     arguments::{BundleArguments, ClusterArguments, ConsentArguments},
-    carry_out::{all_or_refusal, holder, interrupted, render_rows, row_of},
+    carry_out::{holder, interrupted},
+    ending::{all_or_refusal, render_rows, row_of},
     error::of_node,
     opened::Opened,
     report::Notebook,

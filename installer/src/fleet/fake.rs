@@ -139,15 +139,7 @@ impl FakeNode {
 
     fn answer(&self, session: u64, body: RequestBody) -> Result<Reply, SshError> {
         match body {
-            RequestBody::Survey { steps } => {
-                let satisfied = self.satisfied.borrow();
-                let judge = |planned: kdc_agent::step::PlannedStep| Surveyed {
-                    satisfied: satisfied.contains(&planned.id),
-                    id: planned.id,
-                    detail: String::new(),
-                };
-                Ok(Reply::Survey { steps: steps.into_iter().map(judge).collect() })
-            }
+            RequestBody::Survey { steps } => Ok(self.survey(steps)),
             RequestBody::Hold { holder, .. } => {
                 let mut held = self.holder.borrow_mut();
                 match &*held {
@@ -164,14 +156,7 @@ impl FakeNode {
                 self.wrote();
                 Ok(Reply::Done)
             }
-            RequestBody::Missing { blobs } => {
-                let store = self.store.borrow();
-                let lacks = |blob: &Digest| !store.contains(&(blob.clone(), 0));
-                let missing = blobs.into_iter().filter(lacks);
-                let blobs =
-                    missing.map(|blob| MissingPieces { blob, ranges: vec![(0, 1)] }).collect();
-                Ok(Reply::Missing { blobs })
-            }
+            RequestBody::Missing { blobs } => Ok(self.missing(blobs)),
             RequestBody::StartRun { run, plan } => Ok(self.start_run(run, plan)),
             RequestBody::Provide { run, name, value } => {
                 let mut runs = self.runs.borrow_mut();
@@ -188,23 +173,7 @@ impl FakeNode {
                 Ok(Reply::Join { credentials: SecretText::new(token) })
             }
             RequestBody::Runs => Ok(Reply::Runs { runs: self.list_runs() }),
-            RequestBody::Undo => {
-                self.satisfied.borrow_mut().clear();
-                self.joined.set(false);
-                let steps = self.runs.borrow().iter().map(|run| run.done).sum::<usize>();
-                let mut runs = self.runs.borrow_mut();
-                let plan = runs[0].plan.clone();
-                runs.clear();
-                runs.push(FakeRun {
-                    id: "undo".into(),
-                    plan,
-                    events: Vec::new(),
-                    done: 0,
-                    values: BTreeMap::new(),
-                    outcome: Outcome::Undone { steps: u32::try_from(steps).unwrap() },
-                });
-                Ok(Reply::Started { run: "undo".into(), resumed: false })
-            }
+            RequestBody::Undo => Ok(self.undo()),
             RequestBody::Depart => {
                 self.departed.set(true);
                 self.runs.borrow_mut().clear();
@@ -212,6 +181,41 @@ impl FakeNode {
             }
             other => panic!("the fake does not know {other:?}"),
         }
+    }
+
+    fn survey(&self, steps: Vec<kdc_agent::step::PlannedStep>) -> Reply {
+        let satisfied = self.satisfied.borrow();
+        let judge = |planned: kdc_agent::step::PlannedStep| Surveyed {
+            satisfied: satisfied.contains(&planned.id),
+            id: planned.id,
+            detail: String::new(),
+        };
+        Reply::Survey { steps: steps.into_iter().map(judge).collect() }
+    }
+
+    fn missing(&self, blobs: Vec<Digest>) -> Reply {
+        let store = self.store.borrow();
+        let missing = blobs.into_iter().filter(|blob| !store.contains(&(blob.clone(), 0)));
+        let blobs = missing.map(|blob| MissingPieces { blob, ranges: vec![(0, 1)] }).collect();
+        Reply::Missing { blobs }
+    }
+
+    fn undo(&self) -> Reply {
+        self.satisfied.borrow_mut().clear();
+        self.joined.set(false);
+        let mut runs = self.runs.borrow_mut();
+        let steps = u32::try_from(runs.iter().map(|run| run.done).sum::<usize>()).unwrap();
+        let plan = runs[0].plan.clone();
+        runs.clear();
+        runs.push(FakeRun {
+            id: "undo".into(),
+            plan,
+            events: Vec::new(),
+            done: 0,
+            values: BTreeMap::new(),
+            outcome: Outcome::Undone { steps },
+        });
+        Reply::Started { run: "undo".into(), resumed: false }
     }
 
     fn start_run(&self, id: String, plan: NodePlan) -> Reply {

@@ -72,6 +72,7 @@ mod tests {
             fs_err::create_dir_all(std::path::Path::new(path).parent().unwrap()).unwrap();
             fs_err::write(path, &text).unwrap();
         }
-        assert_eq!(fs_err::read_to_string(path).unwrap(), text, "run with KDC_WRITE_SCHEMAS=1");
+        let same = fs_err::read_to_string(path).unwrap() == text;
+        assert!(same, "the lines changed: run with KDC_WRITE_SCHEMAS=1, and think of the version");
     }
 }
