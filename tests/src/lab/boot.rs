@@ -82,7 +82,7 @@ pub fn enter(state: &State, server: &ServerState) -> Result<Infallible> {
 /// Lays out the server's root and becomes its systemd.
 pub fn init(state: &State, server: &ServerState) -> Result<Infallible> {
     write_pid(&state.folder, &server.name)?;
-    umask(Mode::empty());
+    umask(Mode::from_bits_truncate(0o022));
     sethostname(&server.name).context("cannot set the host name")?;
     let disk = state.disk(&server.name);
     if server.disk_mib.is_some() {
@@ -134,11 +134,14 @@ fn lay_root(state: &State, disk: &Path) -> Result<PathBuf> {
         work.display()
     );
     attach("overlay", &root, "overlay", MsFlags::empty(), &layers)?;
+    bind(&root.join("var/lib/dpkg"), &lib.join("dpkg"))?;
     bind(&lib, &root.join("var/lib"))?;
     Ok(root)
 }
 
 /// Gives the disk its own copy of the base's `/var/lib`, once; a copy that was cut short is made anew.
+///
+/// `dpkg` stays on the overlay: its 750 small files would be most of what is copied, and removed by `down`.
 fn copy_lib(from: &Path, to: &Path) -> Result<()> {
     if to.exists() {
         return Ok(());
@@ -147,7 +150,16 @@ fn copy_lib(from: &Path, to: &Path) -> Result<()> {
     if partial.exists() {
         fs_err::remove_dir_all(&partial)?;
     }
-    must(&["cp".as_ref(), "-a".as_ref(), from.as_os_str(), partial.as_os_str()])?;
+    fs_err::create_dir(&partial)?;
+    for entry in fs_err::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_name() == "dpkg" {
+            fs_err::create_dir(partial.join("dpkg"))?;
+        } else {
+            let (from, to) = (entry.path(), partial.join(entry.file_name()));
+            must(&["cp".as_ref(), "-a".as_ref(), from.as_os_str(), to.as_os_str()])?;
+        }
+    }
     Ok(fs_err::rename(partial, to)?)
 }
 
@@ -187,12 +199,14 @@ fn make_devices(root: &Path) -> Result<()> {
         MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
         "mode=1777",
     )?;
+    let mask = umask(Mode::empty());
     for (name, major, minor) in DEVICES {
         let path = if *name == "tun" { dev.join("net/tun") } else { dev.join(name) };
         let mode = Mode::from_bits_truncate(if *name == "kmsg" { 0o644 } else { 0o666 });
         mknod(&path, SFlag::S_IFCHR, mode, makedev(*major, *minor))
             .with_context(|| format!("cannot make `{}`", path.display()))?;
     }
+    umask(mask);
     for (name, target) in [
         ("ptmx", "pts/ptmx"),
         ("fd", "/proc/self/fd"),
