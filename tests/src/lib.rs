@@ -16,6 +16,7 @@
 //! # Ok::<(), anyhow::Error>(())
 //! ```
 
+pub mod differ;
 pub mod lab;
 pub mod machine;
 pub mod operator;

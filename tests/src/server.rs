@@ -84,6 +84,17 @@ pub trait Server: Send + Sync {
         None
     }
 
+    /// Its firewall rules as text, without counters: what `nft` and the older iptables know.
+    ///
+    /// By default the server's own `nft` is asked, so a server of this kind has to have it.
+    fn ruleset(&self) -> Result<String> {
+        let output = self.exec(&["nft", "-s", "list", "ruleset"])?;
+        if !output.succeeded() {
+            bail!("cannot read the rules of `{}`: {}", self.name(), output.stderr_text().trim());
+        }
+        Ok(output.stdout_text())
+    }
+
     /// Makes it suffer a fault, or ends one.
     fn inflict(&self, fault: &Fault) -> Result<()>;
 }

@@ -216,6 +216,20 @@ impl Server for LightServer {
         Some(network::file_of(&self.own.namespace))
     }
 
+    /// Asked with the host's programs in its network, since a fresh server has none of its own.
+    fn ruleset(&self) -> Result<String> {
+        let enter = format!("--net={}", network::file_of(&self.own.namespace).display());
+        let mut text = String::new();
+        for words in [
+            &["nft", "-s", "list", "ruleset"][..],
+            &["iptables-legacy-save"],
+            &["ip6tables-legacy-save"],
+        ] {
+            text += &must(&[&["nsenter", enter.as_str(), "--"], words].concat())?.stdout_text();
+        }
+        Ok(text)
+    }
+
     fn inflict(&self, fault: &Fault) -> Result<()> {
         match fault {
             Fault::Kill => self.power_cut(),

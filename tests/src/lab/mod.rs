@@ -6,6 +6,7 @@
 
 pub mod base;
 pub mod boot;
+pub mod capture;
 pub mod cgroup;
 mod keys;
 pub mod light;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::program::must;
+pub use capture::{Capture, Packet};
 pub use light::LightServer;
 use state::{Hold, LABS, ServerState, State};
 
@@ -133,6 +135,11 @@ impl Lab {
     /// One of its servers.
     pub fn server(&self, name: &str) -> Result<LightServer> {
         LightServer::new(&self.state, name)
+    }
+
+    /// Begins to note what tries to leave the lab. Networks in `inside` (pods, services) count as part of it.
+    pub fn capture(&self, inside: &[&str]) -> Result<Capture> {
+        Capture::start(&self.state, inside)
     }
 
     /// All of its servers.

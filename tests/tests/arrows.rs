@@ -1,0 +1,57 @@
+//! Which crate may know which. Kept as a table so that a new arrow is a reviewed change.
+
+use std::process::Command;
+
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("kdc-profiles", &[]),
+    ("kdc-bundles", &[]),
+    ("kdc-agent", &["kdc-bundles", "kdc-profiles"]),
+    ("kdc-airgap", &["kdc-bundles", "kdc-profiles"]),
+    ("kdc-install", &["kdc-agent", "kdc-airgap", "kdc-bundles", "kdc-profiles"]),
+    ("kdc-tests", &["kdc-agent", "kdc-bundles", "kdc-profiles"]),
+];
+
+fn packages() -> Vec<serde_json::Value> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version=1", "--manifest-path"])
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value =
+        serde_json::from_slice(&output.stdout).expect("metadata is JSON");
+    metadata["packages"].as_array().expect("packages").clone()
+}
+
+#[test]
+fn crates_use_only_what_the_table_allows() {
+    let packages = packages();
+    let ours: Vec<_> =
+        packages.iter().map(|package| package["name"].as_str().expect("name")).collect();
+    for package in &packages {
+        let name = package["name"].as_str().expect("name");
+        let row = MAY_USE.iter().find(|(known, _)| *known == name);
+        let (_, may_use) = row.unwrap_or_else(|| panic!("`{name}` has no row in MAY_USE"));
+        for dependency in package["dependencies"].as_array().expect("dependencies") {
+            let used = dependency["name"].as_str().expect("name");
+            assert!(
+                !ours.contains(&used) || may_use.contains(&used),
+                "`{name}` must not use `{used}`; if it should, say so in MAY_USE"
+            );
+        }
+    }
+    let gone: Vec<_> = MAY_USE.iter().filter(|(name, _)| !ours.contains(name)).collect();
+    assert!(gone.is_empty(), "MAY_USE names crates that don't exist: {gone:?}");
+}
+
+#[test]
+fn every_crate_takes_the_workspaces_lints() {
+    for package in packages() {
+        let manifest = package["manifest_path"].as_str().expect("manifest_path");
+        let text = fs_err::read_to_string(manifest).expect("the manifest is readable");
+        assert!(
+            text.contains("[lints]\nworkspace = true\n"),
+            "{manifest} has no `[lints] workspace = true`"
+        );
+    }
+}
