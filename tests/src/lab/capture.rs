@@ -65,7 +65,7 @@ impl Capture {
                 pipe.read_to_string(&mut text).context("cannot read what tcpdump saw")?;
             }
             watcher.wait().context("cannot wait for tcpdump")?;
-            packets.extend(text.lines().map(parse));
+            packets.extend(text.lines().filter(|line| !line.is_empty()).map(parse));
         }
         self.watchers.clear();
         Ok(packets)

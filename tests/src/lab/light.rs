@@ -144,7 +144,7 @@ impl LightServer {
     fn clear(&self) -> Result<()> {
         cgroup::kill_all(&self.cgroups())?;
         cgroup::remove(&self.cgroups())?;
-        network::remove(&self.own.namespace)
+        network::remove_link(&self.state, &self.own)
     }
 
     fn pid(&self) -> Result<i32> {

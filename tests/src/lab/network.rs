@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, setns};
 
 use crate::lab::state::{ServerState, State};
-use crate::program::must;
+use crate::program::{must, run};
 
 /// Name of the bridge in the lab's namespace.
 pub const BRIDGE: &str = "br0";
@@ -77,6 +77,21 @@ pub fn remove(namespace: &str) -> Result<()> {
         must(&["ip", "netns", "del", namespace])?;
     }
     Ok(())
+}
+
+/// Removes a server's namespace and link.
+///
+/// The kernel clears a namespace some time after its last user: the link is removed first, and at once, so that
+/// another can be made in its place.
+pub fn remove_link(state: &State, server: &ServerState) -> Result<()> {
+    let namespace = state.namespace.as_str();
+    if file_of(namespace).exists() {
+        let shown = run(&["ip", "-n", namespace, "link", "show", "dev", &server.link])?;
+        if shown.succeeded() {
+            ip(namespace, &["link", "del", &server.link])?;
+        }
+    }
+    remove(&server.namespace)
 }
 
 /// Takes a server's link down or up, at the bridge's end, as if the cable were pulled.

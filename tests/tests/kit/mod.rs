@@ -1,4 +1,10 @@
 //! Labs for tests: up at the start, down at the end, also when the test fails.
+#![expect(
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test's kit speaks and fails as a test does"
+)]
+#![expect(unreachable_pub, reason = "each test has its own copy of this module")]
 
 use kdc_tests::lab::{Lab, Wanted};
 use kdc_tests::server::Server;
