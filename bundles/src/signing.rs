@@ -251,3 +251,33 @@ fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<(), SigningError>
         .and_then(|()| file.sync_all())
         .map_err(|source| SigningError::Io { action: "written", source })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, io::Cursor};
+
+    use super::*;
+    use crate::index::{INDEX_VERSION, PIECE_SIZE};
+
+    #[test]
+    fn minisign_accepts_our_signatures_and_they_never_vary() {
+        let index = Index {
+            version: INDEX_VERSION,
+            name: "n".to_owned(),
+            bundle_version: "1".to_owned(),
+            piece_size: PIECE_SIZE,
+            parameters: BTreeMap::new(),
+            artifacts: Vec::new(),
+            blobs: Vec::new(),
+        };
+        let key = SigningKey::generate().unwrap();
+        let text = key.sign(&index);
+        assert_eq!(text, key.sign(&index));
+        let public = key.public().to_text();
+        let public = minisign::PublicKeyBox::from_string(&public).unwrap().into_public_key();
+        let signature = minisign::SignatureBox::from_string(&text).unwrap();
+        assert_eq!(signature.trusted_comment().unwrap(), "kdc bundle n 1");
+        let bytes = Cursor::new(index.to_bytes());
+        minisign::verify(&public.unwrap(), &signature, bytes, true, false, false).unwrap();
+    }
+}

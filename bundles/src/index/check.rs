@@ -295,3 +295,147 @@ impl io::Write for Compare<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::index::{ArtifactKind, Digest};
+
+    fn blob(content: &[u8]) -> Blob {
+        let pieces = content.chunks(4096).map(Digest::of).collect();
+        Blob { digest: Digest::of(content), size: content.len() as u64, pieces }
+    }
+
+    fn sample(contents: &[Vec<u8>]) -> Index {
+        let mut blobs: Vec<_> = contents.iter().map(|content| blob(content)).collect();
+        blobs.sort_by(|left, right| left.digest.cmp(&right.digest));
+        blobs.dedup();
+        let artifacts = blobs.iter().enumerate().map(|(number, blob)| Artifact {
+            name: format!("example.com/a-{number:04}:1"),
+            kind: ArtifactKind::Image,
+            platform: (number % 2 == 0).then(|| "linux/arm64/v8".to_owned()),
+            version: Some("1 (\"odd\" \u{e4})".to_owned()),
+            media_type: "a/b".to_owned(),
+            digest: blob.digest.clone(),
+            blobs: vec![blob.digest.clone()],
+            roles: vec!["worker".to_owned()],
+            licence: None,
+            source: Some("x".to_owned()),
+        });
+        Index {
+            version: INDEX_VERSION,
+            name: "n".to_owned(),
+            bundle_version: "1+b".to_owned(),
+            piece_size: 4096,
+            parameters: BTreeMap::from([("k".to_owned(), "v w".to_owned())]),
+            artifacts: artifacts.collect(),
+            blobs,
+        }
+    }
+
+    fn two() -> Index {
+        sample(&[vec![1; 5000], vec![2; 10]])
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(
+            contents in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9000), 0..6)
+        ) {
+            let index = sample(&contents);
+            prop_assert_eq!(Index::parse(&index.to_bytes()).unwrap(), index);
+        }
+
+        #[test]
+        fn any_bytes_are_judged_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            prop_assert!(Index::parse(&bytes).is_err());
+        }
+
+        /// Signed or not: what still reads after a change says something else than before.
+        #[test]
+        fn no_two_texts_are_the_same_index(at in any::<prop::sample::Index>(), to in any::<u8>()) {
+            let index = two();
+            let mut bytes = index.to_bytes();
+            let at = at.index(bytes.len());
+            prop_assume!(bytes[at] != to);
+            bytes[at] = to;
+            if let Ok(other) = Index::parse(&bytes) {
+                prop_assert_ne!(other, index);
+            }
+        }
+    }
+
+    #[test]
+    fn each_broken_rule_is_named() {
+        type Break = fn(&mut Index);
+        let cases: &[(Break, &str)] = &[
+            (|i| i.name = "a b".to_owned(), "`name`"),
+            (|i| i.bundle_version = "../1".to_owned(), "`bundleVersion`"),
+            (|i| i.piece_size = 0, "`pieceSize`"),
+            (|i| i.piece_size = 5000, "power of two"),
+            (|i| i.piece_size = 1 << 40, "`pieceSize`"),
+            (|i| _ = i.parameters.insert("a b".to_owned(), String::new()), "parameter `a b`"),
+            (|i| _ = i.parameters.insert("a".to_owned(), "\n".to_owned()), "control characters"),
+            (|i| i.blobs.reverse(), "not sorted by digest"),
+            (|i| i.blobs.push(i.blobs[1].clone()), "not sorted by digest"),
+            (|i| i.blobs[0].size = u64::MAX, "allowed"),
+            (|i| i.blobs[0].pieces.clear(), "are listed"),
+            (|i| i.blobs[0].pieces.push(Digest::of(b"")), "are listed"),
+            (|i| i.artifacts.reverse(), "not sorted by kind"),
+            (|i| i.artifacts[1] = i.artifacts[0].clone(), "not sorted by kind"),
+            (|i| i.artifacts[0].name = "/etc/passwd".to_owned(), "not sorted|path parts"),
+            (|i| i.artifacts[1].name = "z/../x".to_owned(), "path parts"),
+            (|i| i.artifacts[0].platform = Some("linux".to_owned()), "not a platform"),
+            (|i| i.artifacts[0].media_type = "x".to_owned(), "no media type"),
+            (|i| i.artifacts[0].roles = vec!["a b".to_owned()], "a b"),
+            (|i| i.artifacts[0].blobs.clear(), "root blob"),
+            (|i| i.artifacts[0].digest = Digest::of(b"?"), "root blob"),
+            (|i| i.artifacts[0].blobs.push(Digest::of(b"?")), "not in the list of blobs"),
+            (|i| i.artifacts[0].blobs = vec![i.artifacts[0].digest.clone(); 2], "listed twice"),
+            (|i| _ = i.artifacts.pop(), "no artifact needs"),
+        ];
+        two().check().unwrap();
+        for (number, (change, expected)) in cases.iter().enumerate() {
+            let mut index = two();
+            change(&mut index);
+            let error = Index::parse(&index.to_bytes()).unwrap_err().to_string();
+            let named = expected.split('|').any(|part| error.contains(part));
+            assert!(named, "case {number}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_artifact_for_any_platform_excludes_one_for_a_platform() {
+        let mut index = two();
+        index.artifacts[0].platform = None;
+        index.artifacts[1].name = index.artifacts[0].name.clone();
+        index.artifacts[1].platform = Some("linux/amd64".to_owned());
+        assert!(index.check().unwrap_err().to_string().contains("any platform and for one"));
+    }
+
+    #[test]
+    fn a_lone_piece_is_the_blob_itself() {
+        let mut index = two();
+        let lone = index.blobs.iter().position(|blob| blob.pieces.len() == 1).unwrap();
+        index.blobs[lone].pieces[0] = Digest::of(b"other");
+        assert!(index.check().unwrap_err().to_string().contains("differ"));
+    }
+
+    #[test]
+    fn another_spelling_or_a_later_format_is_refused_as_such() {
+        let text = String::from_utf8(two().to_bytes()).unwrap();
+        let spaced = text.replacen(':', ": ", 1);
+        let error = Index::parse(spaced.as_bytes()).unwrap_err();
+        assert!(matches!(error, IndexError::NotCanonical), "{error}");
+        let later = text.replacen("\"version\":1", "\"version\":2,\"new\":true", 1);
+        let error = Index::parse(later.as_bytes()).unwrap_err();
+        assert!(matches!(error, IndexError::Version { found: 2 }), "{error}");
+        let unknown = text.replacen("\"version\":1", "\"version\":1,\"new\":true", 1);
+        let error = Index::parse(unknown.as_bytes()).unwrap_err();
+        assert!(matches!(error, IndexError::Json { .. }), "{error}");
+    }
+}
