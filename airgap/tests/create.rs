@@ -1,5 +1,7 @@
 //! From files and OCI layouts to a bundle, and every way an input can be wrong.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise, with its place")]
+
 use std::path::{Path, PathBuf};
 
 use kdc_airgap::{CreateError, Silent, create};

@@ -1,5 +1,7 @@
 //! The `bundle` commands as an operator runs them: exit codes, and what is said where.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise, with its place")]
+
 use std::{
     os::unix::fs::PermissionsExt,
     path::Path,

@@ -1,6 +1,8 @@
 //! A bundle is used as it was signed, or not at all: every way to change the file is refused, by
 //! the whole-file proof and by random access alike, and the refusal names the member.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise, with its place")]
+
 use std::{collections::BTreeMap, path::Path};
 
 use kdc_bundles::{
