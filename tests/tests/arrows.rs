@@ -8,7 +8,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kdc-agent", &["kdc-bundles", "kdc-profiles"]),
     ("kdc-airgap", &["kdc-bundles", "kdc-profiles"]),
     ("kdc-install", &["kdc-agent", "kdc-airgap", "kdc-bundles", "kdc-profiles"]),
-    ("kdc-tests", &["kdc-agent", "kdc-bundles", "kdc-profiles"]),
+    // Tests reach into all of them; only they may use the installer.
+    ("kdc-tests", &["kdc-agent", "kdc-airgap", "kdc-bundles", "kdc-install", "kdc-profiles"]),
 ];
 
 fn packages() -> Vec<serde_json::Value> {
@@ -32,10 +33,11 @@ fn crates_use_only_what_the_table_allows() {
         let name = package["name"].as_str().expect("name");
         let row = MAY_USE.iter().find(|(known, _)| *known == name);
         let (_, may_use) = row.unwrap_or_else(|| panic!("`{name}` has no row in MAY_USE"));
+        // A crate may name itself: so its own tests turn on a feature of it.
         for dependency in package["dependencies"].as_array().expect("dependencies") {
             let used = dependency["name"].as_str().expect("name");
             assert!(
-                !ours.contains(&used) || may_use.contains(&used),
+                !ours.contains(&used) || used == name || may_use.contains(&used),
                 "`{name}` must not use `{used}`; if it should, say so in MAY_USE"
             );
         }

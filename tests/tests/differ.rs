@@ -62,6 +62,8 @@ const CHANGES: &[Change] = &[
     Change {
         make: "sysctl -qw net.ipv4.ip_forward=1",
         shows: &[
+            // The kernel lets a router accept no redirects.
+            (Kind::Sysctl, "net.ipv4.conf.all.accept_redirects"),
             (Kind::Sysctl, "net.ipv4.conf.all.forwarding"),
             (Kind::Sysctl, "net.ipv4.conf.default.forwarding"),
             (Kind::Sysctl, "net.ipv4.conf.eth0.forwarding"),

@@ -1,6 +1,7 @@
 //! How a snapshot is taken: one question for each kind of thing, asked on the server with what every server has.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -13,6 +14,7 @@ impl Snapshot {
     pub fn of(server: &dyn Server) -> Result<Self> {
         // "degraded" is an answer too: failed units are in the snapshot.
         ask_anyway(server, &["timeout", "120", "systemctl", "is-system-running", "--wait"])?;
+        wait_for_addresses(server)?;
         let mut snapshot = Self::default();
         snapshot.take_files(server)?;
         snapshot.take_packages(server)?;
@@ -155,6 +157,18 @@ impl Snapshot {
         }
         Ok(())
     }
+}
+
+/// Waits until no IPv6 address is tentative: the kernel adds its route only when nobody else claims it.
+fn wait_for_addresses(server: &dyn Server) -> Result<()> {
+    let limit = Instant::now() + Duration::from_secs(10);
+    while !ask(server, &["ip", "-6", "-o", "addr", "show", "tentative", "-dadfailed"])?.is_empty() {
+        if Instant::now() > limit {
+            bail!("an IPv6 address of `{}` stays tentative", server.name());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
 }
 
 /// Standard output of a program that has to succeed.
