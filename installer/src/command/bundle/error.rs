@@ -135,3 +135,14 @@ impl From<BundleCommandError> for Complaint {
         Self::from_error(error.code(), error.exit(), &error).maybe_hint(error.hint())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_code_is_documented() {
+        let docs = include_str!("../../../../docs/errors.md");
+        for number in 1..=6 {
+            assert!(docs.contains(&format!("| BDL-{number:03} |")), "BDL-{number:03}");
+        }
+    }
+}
