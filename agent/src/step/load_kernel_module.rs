@@ -31,6 +31,13 @@ pub(crate) struct Before {
     file: PathState,
 }
 
+/// What shows that a module without parameters is built in: `/sys/module` then does not name it.
+const EVIDENCE: &[(&str, &str)] = &[
+    ("br_netfilter", "/proc/sys/net/bridge/bridge-nf-call-iptables"),
+    ("nf_conntrack", "/proc/sys/net/netfilter/nf_conntrack_max"),
+    ("tun", "/dev/net/tun"),
+];
+
 /// How a module is there. One that shows under `/sys/module` without being listed as loaded is
 /// built in; so is one that the kernel's own list names.
 pub(crate) fn presence(host: &dyn Host, module: &str) -> Result<Presence, StepError> {
@@ -39,8 +46,11 @@ pub(crate) fn presence(host: &dyn Host, module: &str) -> Result<Presence, StepEr
     if loaded.lines().any(|line| line.split(' ').next() == Some(&name)) {
         return Ok(Presence::Loaded);
     }
-    if host.stat(&format!("/sys/module/{name}"))?.is_some() {
-        return Ok(Presence::BuiltIn);
+    let evidence = EVIDENCE.iter().filter(|(known, _)| *known == name).map(|(_, path)| *path);
+    for path in evidence.map(str::to_owned).chain([format!("/sys/module/{name}")]) {
+        if host.stat(&path)?.is_some() {
+            return Ok(Presence::BuiltIn);
+        }
     }
     let release = host.read_text("/proc/sys/kernel/osrelease")?.unwrap_or_default();
     let list = format!("/lib/modules/{}/modules.builtin", release.trim());
