@@ -16,7 +16,7 @@ use super::{
     snapshot::{PathState, look, restore_owned_directory},
     systemd::{look_at, restore_activity, systemctl},
 };
-use crate::host::{Attributes, HostError, Output, Program, mask_secrets};
+use crate::host::{Attributes, HostError, Kind, Output, Program, mask_secrets};
 
 /// The kubelet's unit.
 pub(crate) const KUBELET: &str = "kubelet.service";
@@ -34,6 +34,10 @@ const DIRECTORIES: &[&str] = &[
     "/run/kdc/kubectl-cache",
     "/usr/libexec/kubernetes",
 ];
+
+/// What the kubelet makes where a static pod or kube-proxy mounts it from the host and it is missing.
+const MOUNT_SOURCES: &[&str] =
+    &["/etc/ssl/certs", "/etc/ssl", "/usr/lib/modules", "/lib/modules", "/run/xtables.lock"];
 
 /// Directories a mount of ours may lie under.
 const MOUNTS: &[&str] = &[
@@ -72,6 +76,8 @@ pub(crate) struct Before {
     /// What decides whether the step is as wanted.
     pub(crate) ready: bool,
     directories: BTreeMap<String, PathState>,
+    /// Those of [`MOUNT_SOURCES`] that were missing.
+    missing_sources: Vec<String>,
     network_namespaces: PathState,
     sysctls: BTreeMap<String, String>,
     links: Vec<String>,
@@ -85,6 +91,12 @@ pub(crate) fn photograph(context: &Context<'_>, ready: bool) -> Result<Before, S
     let mut directories = BTreeMap::new();
     for path in DIRECTORIES {
         directories.insert((*path).to_owned(), look(context, path)?);
+    }
+    let mut missing_sources = Vec::new();
+    for path in MOUNT_SOURCES {
+        if host.stat(path)?.is_none() {
+            missing_sources.push((*path).to_owned());
+        }
     }
     let mut sysctls = BTreeMap::new();
     for key in SYSCTLS {
@@ -101,6 +113,7 @@ pub(crate) fn photograph(context: &Context<'_>, ready: bool) -> Result<Before, S
     Ok(Before {
         ready,
         directories,
+        missing_sources,
         network_namespaces: look(context, "/run/netns")?,
         sysctls,
         links,
@@ -202,6 +215,7 @@ pub(crate) fn take_down(context: &Context<'_>, before: &Before) -> Result<(), St
     for (path, state) in &before.directories {
         restore_owned_directory(context, path, state)?;
     }
+    remove_sources(context, &before.missing_sources)?;
     remove_namespaces(context, &before.network_namespaces)?;
     for link in LINKS.iter().filter(|link| !before.links.iter().any(|known| known == *link)) {
         remove_link(host, link)?;
@@ -263,6 +277,21 @@ fn unmount(context: &Context<'_>) -> Result<(), StepError> {
     Ok(())
 }
 
+/// Mount sources that were missing, as far as they are still empty.
+fn remove_sources(context: &Context<'_>, missing: &[String]) -> Result<(), StepError> {
+    let host = context.host;
+    for path in missing {
+        match host.stat(path)? {
+            Some(stat) if stat.kind == Kind::Directory => {
+                host.remove_directory(path)?;
+            }
+            Some(stat) if stat.kind == Kind::File && stat.size == 0 => host.remove(path)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Names that CNI left under `/run/netns`.
 fn remove_namespaces(context: &Context<'_>, before: &PathState) -> Result<(), StepError> {
     let host = context.host;
@@ -299,7 +328,6 @@ fn remove_control_groups(context: &Context<'_>) -> Result<(), StepError> {
 }
 
 fn remove_group(context: &Context<'_>, path: &str, depth: usize) -> Result<(), StepError> {
-    use crate::host::Kind;
     let host = context.host;
     for name in host.list(path)?.unwrap_or_default() {
         let inner = format!("{path}/{name}");
