@@ -14,6 +14,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(test)]
+pub(crate) mod fake;
 mod program;
 mod system;
 
@@ -144,12 +146,6 @@ pub enum HostError {
         /// What was wrong with it.
         reason: String,
     },
-    /// The fake host died here, as its test wanted.
-    #[error("the host died at call {call}")]
-    Died {
-        /// Which call.
-        call: usize,
-    },
 }
 
 impl HostError {
@@ -179,8 +175,7 @@ impl HostError {
             | Self::Start { .. }
             | Self::Feed { .. }
             | Self::Failed { .. }
-            | Self::Answer { .. }
-            | Self::Died { .. } => None,
+            | Self::Answer { .. } => None,
         }
     }
 }

@@ -353,3 +353,6 @@ fn stopped(stop: &AtomicBool) -> bool {
 fn failure_of(error: &StepError) -> Failure {
     error.failure()
 }
+
+#[cfg(test)]
+mod tests;

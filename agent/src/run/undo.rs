@@ -4,7 +4,7 @@
 //! stopped. The undo has a journal of its own too, for those who attach to it: its step names are
 //! `<run>/<step>`.
 
-use std::{path::Path, sync::atomic::AtomicBool};
+use std::{path::Path, sync::atomic::AtomicBool, time::Duration};
 
 use kdc_bundles::index::Digest;
 
@@ -16,14 +16,14 @@ use crate::{
     host::Host,
     journal::{Entry, JOURNAL_VERSION, Journal, KeptContents},
     step::{
-        StepError,
+        Before, Step, StepError,
         change::{BlobSource, Context, Values},
     },
     wire::{Failure, Outcome},
 };
 
-/// Undo all runs under `runs_dir`, telling it as run `id`. A step that cannot be taken back is
-/// noted and the others are still taken back; the outcome then is the first failure, and calling
+/// Undo all runs under `runs_dir`, telling it as run `id`. A step that cannot be taken back after
+/// three tries is noted and the others are still taken back; the outcome then is the first failure, and calling
 /// this again tries what is left.
 ///
 /// # Errors
@@ -101,7 +101,7 @@ impl Undoing<'_> {
                     what: format!("step `{id}`"),
                     reason: "it is not in the run's plan".to_owned(),
                 })
-                .and_then(|planned| planned.step.undo(&context, &before));
+                .and_then(|planned| undo_step(&planned.step, &context, &before));
             match undone {
                 Ok(()) => {
                     theirs.append(self.host.now_unix_ms(), Entry::Undone { step: id.clone() })?;
@@ -133,4 +133,17 @@ impl Undoing<'_> {
         self.teller.record(&mut self.journal, Entry::Ended { outcome: outcome.clone() })?;
         Ok(outcome)
     }
+}
+
+/// Take one step back, more than once if need be: what stands before it may only be taken back
+/// after it, so a hindrance that passes (a busy mount, a slow stop) must not change the order.
+fn undo_step(step: &Step, context: &Context<'_>, before: &Before) -> Result<(), StepError> {
+    for pause_secs in [1, 3] {
+        match step.undo(context, before) {
+            Ok(()) => return Ok(()),
+            Err(error) => context.say(&format!("trying again: {}", error.failure().message)),
+        }
+        context.host.sleep(Duration::from_secs(pause_secs));
+    }
+    step.undo(context, before)
 }

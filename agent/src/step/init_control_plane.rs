@@ -2,7 +2,7 @@
 
 use super::{
     change::{Change, Context, StepError},
-    kubeadm::{Before, make_room, photograph, run, take_down},
+    kubeadm::{Before, forget_config, make_room, photograph, run, take_down},
     kubectl::{ADMIN_CONF, api_ready},
 };
 use crate::host::Host;
@@ -48,6 +48,7 @@ impl Change for InitControlPlane<'_> {
     }
 
     fn apply(&self, context: &Context<'_>, before: &Before) -> Result<(), StepError> {
+        forget_config(context.host)?;
         if is_whole(context.host)? {
             return Ok(());
         }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     change::{Change, Context, StepError},
-    kubeadm::{Before, KUBELET, make_room, photograph, run, take_down},
+    kubeadm::{Before, KUBELET, forget_config, make_room, photograph, run, take_down},
     systemd::look_at,
 };
 use crate::{host::Host, wire::JoinCredentials};
@@ -76,6 +76,7 @@ impl Change for JoinNode<'_> {
     }
 
     fn apply(&self, context: &Context<'_>, before: &Before) -> Result<(), StepError> {
+        forget_config(context.host)?;
         if has_joined(context.host)? {
             return Ok(());
         }

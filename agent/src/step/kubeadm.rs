@@ -3,7 +3,7 @@
 //! `kubeadm reset` alone leaves rules, links, mounts, kernel parameters and directories behind, by
 //! its own words. So the node is photographed before, and undo compares with the picture.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +16,7 @@ use super::{
     snapshot::{PathState, look, restore_owned_directory},
     systemd::{look_at, restore_activity, systemctl},
 };
-use crate::host::{Attributes, HostError, Kind, Output, Program, mask_secrets};
+use crate::host::{Attributes, Host, HostError, Kind, Output, Program, mask_secrets};
 
 /// The kubelet's unit.
 pub(crate) const KUBELET: &str = "kubelet.service";
@@ -144,6 +144,14 @@ pub(crate) fn make_room(context: &Context<'_>, before: &Before) -> Result<(), St
     take_down(context, before)
 }
 
+/// Remove a configuration that a dead process left; the one for `join` carries a token.
+pub(crate) fn forget_config(host: &dyn Host) -> Result<(), StepError> {
+    for verb in ["init", "join"] {
+        host.remove(&format!("/run/kdc/kubeadm-{verb}.yaml"))?;
+    }
+    Ok(())
+}
+
 /// Run kubeadm with a configuration that only root can read, showing its phases.
 pub(crate) fn run(
     context: &Context<'_>,
@@ -193,9 +201,7 @@ fn try_run(context: &Context<'_>, program: &Program) -> Result<Option<Output>, S
 /// Put the node back to the picture.
 pub(crate) fn take_down(context: &Context<'_>, before: &Before) -> Result<(), StepError> {
     let host = context.host;
-    for verb in ["init", "join"] {
-        host.remove(&format!("/run/kdc/kubeadm-{verb}.yaml"))?;
-    }
+    forget_config(host)?;
     if look_at(host, KUBELET)?.active {
         host.run_checked(&systemctl(["stop", "--", KUBELET]))?;
     }
@@ -335,15 +341,17 @@ fn remove_group(context: &Context<'_>, path: &str, depth: usize) -> Result<(), S
             remove_group(context, &inner, depth + 1)?;
         }
     }
-    match host.remove_directory(path) {
-        Ok(_) => Ok(()),
-        // A process in it is just ending: it goes with its last one, at the latest at a reboot.
-        Err(HostError::File { source, .. }) => {
-            context.say(&format!("control group {path} stays: {source}"));
-            Ok(())
+    // A process in it may be just ending.
+    for _ in 0..10 {
+        if let Ok(true) = host.remove_directory(path) {
+            return Ok(());
         }
-        Err(error) => Err(error.into()),
+        host.sleep(Duration::from_millis(200));
     }
+    if !host.remove_directory(path)? {
+        context.say(&format!("control group {path} is not empty; it stays until a reboot"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
