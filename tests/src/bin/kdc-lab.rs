@@ -111,6 +111,12 @@ enum Command {
     },
     #[command(name = "_boot", hide = true)]
     Boot { lab: String, server: String },
+    #[command(name = "_join", hide = true)]
+    Join {
+        lab: String,
+        #[arg(required = true, last = true)]
+        words: Vec<OsString>,
+    },
     #[command(name = "_init", hide = true)]
     Init { lab: String, server: String },
 }
@@ -166,6 +172,7 @@ fn run(command: Command) -> Result<ExitCode> {
             let state = stage_state(&lab)?;
             match boot::enter(&state, state.server(&server)?)? {}
         }
+        Command::Join { lab, words } => match workstation::join(&stage_state(&lab)?, &words)? {},
         Command::Init { lab, server } => {
             let state = stage_state(&lab)?;
             match boot::init(&state, state.server(&server)?)? {}

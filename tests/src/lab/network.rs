@@ -2,11 +2,14 @@
 //!
 //! Every link is made between two namespaces of the lab, so the host's own network is never touched.
 
+use std::ffi::OsStr;
+use std::iter;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, setns};
 
+use crate::lab::program_path;
 use crate::lab::state::{ServerState, State};
 use crate::program::{must, run};
 
@@ -40,7 +43,7 @@ pub fn inside<T: Send>(namespace: &Path, work: impl FnOnce() -> Result<T> + Send
 pub fn make_bridge(state: &State) -> Result<()> {
     let namespace = state.namespace.as_str();
     let address = format!("{}/24", state.gateway_address());
-    must(&["ip", "netns", "add", namespace])?;
+    add(state, namespace)?;
     ip(namespace, &["link", "set", "lo", "up"])?;
     ip(namespace, &["link", "add", BRIDGE, "type", "bridge"])?;
     ip(namespace, &["addr", "add", &address, "dev", BRIDGE])?;
@@ -56,7 +59,7 @@ pub fn make_bridge(state: &State) -> Result<()> {
 pub fn make_link(state: &State, server: &ServerState) -> Result<()> {
     let (lab, own) = (state.namespace.as_str(), server.namespace.as_str());
     let address = format!("{}/24", server.address);
-    must(&["ip", "netns", "add", own])?;
+    add(state, own)?;
     let mac = server.mac();
     let end = ["link", "add", &server.link, "type", "veth"];
     let peer = ["peer", "name", "eth0", "address", &mac, "netns", own];
@@ -69,6 +72,15 @@ pub fn make_link(state: &State, server: &ServerState) -> Result<()> {
         ip(own, &["route", "add", "default", "via", &state.gateway_address().to_string()])?;
     }
     Ok(())
+}
+
+/// Makes a named namespace, by a process in the lab's cgroup: `down` ends it, or its late start fails, where `up` was
+/// killed meanwhile. Nothing else that `up` starts can make what outlives the lab's folder and namespaces.
+fn add(state: &State, namespace: &str) -> Result<()> {
+    let program = program_path()?;
+    let words = ["_join", &state.name, "--", "ip", "netns", "add", namespace];
+    let words: Vec<&OsStr> = iter::once(program.as_os_str()).chain(words.map(OsStr::new)).collect();
+    must(&words).map(drop)
 }
 
 /// Removes a namespace with every link in it; nothing where there is none.

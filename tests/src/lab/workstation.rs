@@ -38,6 +38,14 @@ pub fn become_program(state: &State, argv: &[OsString]) -> Result<Infallible> {
     Err(error).with_context(|| format!("cannot start `{}`", name.to_string_lossy()))
 }
 
+/// Becomes a program in the lab's cgroup, and nothing more of the lab.
+pub fn join(state: &State, argv: &[OsString]) -> Result<Infallible> {
+    let (name, arguments) = argv.split_first().context("no program named")?;
+    cgroup::join(&state.cgroups)?;
+    let error = Command::new(name).args(arguments).exec();
+    Err(error).with_context(|| format!("cannot start `{}`", name.to_string_lossy()))
+}
+
 /// A command that will run on the workstation: for tests, which add to it and spawn it.
 pub fn command<S: AsRef<OsStr>>(state: &State, argv: &[S]) -> Result<Command> {
     let mut command = Command::new(program_path()?);
