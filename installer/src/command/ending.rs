@@ -135,9 +135,8 @@ pub(crate) fn render_rows(rows: &[Row]) -> String {
 /// Every answer, or the refusal that names each node.
 pub(crate) fn all_or_refusal<T>(
     answers: Vec<Result<T, crate::ssh::SshError>>,
-    what: &str,
+    (code, what): (&str, &str),
 ) -> Result<Vec<T>, Complaint> {
     let nodes = answers.len();
-    all_or_failures(answers)
-        .map_err(|errors| of_nodes(("KDC-010", Exit::Refused), &errors, nodes, what))
+    all_or_failures(answers).map_err(|errors| of_nodes((code, Exit::Refused), &errors, nodes, what))
 }

@@ -49,7 +49,7 @@ impl Status {
             }
         })
         .await;
-        let runs = all_or_refusal(runs, "can't be looked at")?;
+        let runs = all_or_refusal(runs, ("KDC-010", "can't be looked at"))?;
         let ready = ask_ready(&site, &links).await;
         close_all(&links, parallel).await;
         let nodes = site.cluster.nodes.iter().zip(runs).zip(ready).map(|((node, runs), ready)| {
@@ -81,7 +81,7 @@ struct ClusterStatus {
 struct NodeStatus {
     node: String,
     role: Role,
-    /// Kubernetes says Ready; absent where no control plane could be asked.
+    /// Kubernetes says Ready; absent where no API server answers.
     ready: Option<bool>,
     detail: String,
     /// Oldest first.
@@ -96,16 +96,22 @@ async fn ask_ready(site: &Site, links: &[NodeLink<'_>]) -> Vec<Option<Surveyed>>
     let Some(place) = nodes.iter().position(|node| node.role == Role::ControlPlane) else {
         return nobody();
     };
-    let step = |node: &kdc_profiles::cluster::Node| {
-        let condition = Condition::NodesReady { nodes: vec![node.name.clone()] };
-        let (id, phase) = (node.name.clone(), "status".to_owned());
+    let wait = |id: &str, condition| {
+        let (id, phase) = (id.to_owned(), "status".to_owned());
         let step = Step::WaitUntil { condition, timeout_secs: 0 };
         PlannedStep { id, phase, step, needs: Vec::new() }
     };
-    let steps = nodes.iter().map(step).collect();
+    let mut steps = vec![wait("api", Condition::ApiReady)];
+    steps.extend(
+        nodes
+            .iter()
+            .map(|node| wait(&node.name, Condition::NodesReady { nodes: vec![node.name.clone()] })),
+    );
     match links[place].ask(RequestBody::Survey { steps }).await {
-        Ok(Reply::Survey { steps }) if steps.len() == nodes.len() => {
-            steps.into_iter().map(Some).collect()
+        Ok(Reply::Survey { steps }) if steps.first().is_some_and(|api| api.satisfied) => {
+            let mut ready: Vec<_> = steps.into_iter().skip(1).map(Some).collect();
+            ready.resize(nodes.len(), None);
+            ready
         }
         Ok(_) | Err(_) => nobody(),
     }

@@ -99,7 +99,7 @@ impl Undo {
         let holder = holder();
         let holds =
             each(&links, parallel, |link| link.take_hold(&holder, &site.cluster.name)).await;
-        all_or_refusal(holds, "can't be held for this command; nothing was changed")?;
+        all_or_refusal(holds, ("KDC-013", "can't be held for this command; nothing was changed"))?;
         let results = in_order(&site.cluster.nodes, &links, parallel).await;
         let rows: Vec<_> = site
             .cluster

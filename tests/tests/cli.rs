@@ -1,0 +1,289 @@
+//! The command line as an operator meets it: help, errors, exit codes; no node is touched.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use assert_cmd::Command;
+use kdc_tests::operator::{built, checkout};
+
+/// Addresses made for documentation, all of them led to a closed port of this machine.
+const SSH_CONFIG: &str = "Host 192.0.2.*\n  HostName 127.0.0.1\n  Port 1\n";
+
+/// An empty folder to be in, as the home of nobody in particular.
+struct Desk(tempfile::TempDir);
+
+impl Desk {
+    fn new() -> Self {
+        let desk = Self(tempfile::tempdir().unwrap());
+        fs_err::create_dir(desk.path(".ssh")).unwrap();
+        desk.write(".ssh/config", SSH_CONFIG);
+        desk
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> &Self {
+        fs_err::write(self.path(name), text).unwrap();
+        self
+    }
+
+    /// Exit code, stdout and stderr of `kdc-install` with these arguments.
+    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        self.run_program(&built("kdc-install").unwrap(), arguments)
+    }
+
+    fn run_program(&self, program: &Path, arguments: &[&str]) -> (i32, String, String) {
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(self.0.path()).env_clear();
+        let output = command.env("HOME", self.0.path()).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+
+    /// As [`Desk::run`], for a command that has to fail: its exit code and stderr.
+    fn fail(&self, arguments: &[&str]) -> (i32, String) {
+        let (code, stdout, stderr) = self.run(arguments);
+        assert_eq!(stdout, "", "data of a command that failed: {arguments:?}");
+        (code, stderr)
+    }
+}
+
+const ONE_NODE: &str = "\
+apiVersion: kdc.dev/v1
+kind: Cluster
+metadata: {name: demo}
+spec:
+  profile: single
+  nodes:
+    - {name: cp1, role: control-plane, address: 192.0.2.1}
+";
+
+const COMMANDS: &[&[&str]] = &[
+    &[],
+    &["init"],
+    &["check"],
+    &["plan"],
+    &["apply"],
+    &["up"],
+    &["status"],
+    &["undo"],
+    &["kubeconfig"],
+    &["completions"],
+    &["man"],
+    &["bundle"],
+    &["bundle", "key", "new"],
+    &["bundle", "create"],
+    &["bundle", "verify"],
+    &["bundle", "inspect"],
+];
+
+#[test]
+fn every_help_fits_100_columns_and_has_an_example() {
+    let desk = Desk::new();
+    for command in COMMANDS {
+        for flag in ["--help", "-h"] {
+            let (code, help, _) = desk.run(&[command, &[flag][..]].concat());
+            assert_eq!(code, 0, "{command:?}");
+            for line in help.lines() {
+                assert!(line.chars().count() <= 100, "{command:?}: {line}");
+            }
+        }
+        let (_, help, _) = desk.run(&[command, &["--help"][..]].concat());
+        let teaches = help.contains("Example") || help.contains("kdc-install completions bash");
+        assert!(teaches || command.ends_with(&["man"]), "{command:?} has no example:\n{help}");
+    }
+}
+
+#[test]
+fn the_short_help_is_the_list_of_commands() {
+    let (_, help, _) = Desk::new().run(&["-h"]);
+    let (_, commands) = help.split_once("Commands:\n").unwrap();
+    let (commands, _) = commands.split_once("\n\n").unwrap();
+    let names: Vec<&str> = commands
+        .lines()
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    let all = "init check plan apply up status undo kubeconfig bundle completions man help";
+    assert_eq!(names.join(" "), all);
+}
+
+#[test]
+fn a_cluster_file_with_ten_mistakes_shows_all_ten() {
+    let desk = Desk::new();
+    desk.write(
+        "cluster.yaml",
+        "\
+apiVersion: kdc.dev/v2
+kind: Clutser
+metadata: {name: Demo_1}
+spec:
+  profile: singel
+  distribution: kubeadmin
+  nodes:
+    - {name: CP_1, role: master, address: 10.0.0.300}
+    - {name: w1, role: worker, address: 10.0.0.12, ssh: {prot: 22}}
+  network: {podCIDR: 10.244.0.0/33}
+",
+    );
+    for command in ["check", "status", "undo", "plan"] {
+        let (code, said) = desk.fail(&[command, "--bundle", "none.bundle"]);
+        assert_eq!(code, 2, "{said}");
+        assert!(said.starts_with("error[KDC-003]: cluster.yaml:1: "), "{said}");
+        let problems =
+            said.lines().filter(|line| line.contains("cluster.yaml:") && line.contains("expected"));
+        assert!(problems.count() >= 10, "{command}:\n{said}");
+        assert!(said.contains("\nhint: "), "{said}");
+    }
+}
+
+#[test]
+fn what_an_operator_gets_wrong_ends_with_2_and_says_what_to_do() {
+    let desk = Desk::new();
+    desk.write("cluster.yaml", ONE_NODE).write("plan.json", "{}");
+    for (arguments, says) in [
+        (&["init", "-f", "no/such/folder/c.yaml"][..], "error[KDC-002]: can't write"),
+        (&["check", "-f", "none.yaml"], "error[KDC-003]: can't read `none.yaml`"),
+        (&["up", "--host", "root@"], "error[KDC-004]: `root@` is not a host"),
+        (&["init", "--control-plane", "10.0.0.1:ssh", "-f", "x"], "error[KDC-004]"),
+        (&["plan"], "error[KDC-005]: which bundle? `plan` needs one"),
+        (&["apply"], "error[KDC-005]: which bundle? `apply` needs one"),
+        (&["up"], "error[KDC-005]: which bundle? `up` needs one"),
+        (&["apply", "none.json"], "error[KDC-009]: plan file `none.json`"),
+        (&["apply", "plan.json"], "error[KDC-009]: `plan.json` is not a plan"),
+        (&["undo"], "error[KDC-014]: `undo` asks before it goes ahead"),
+        (&["undo", "--only", "w9"], "error[KDC-016]: the cluster file has no node `w9`"),
+        (&["init"], "error[KDC-017]: `cluster.yaml` is there already"),
+        (&["check", "--bundle", "none.bundle"], "error[BDL-002]"),
+        (&["apply", "--parallel", "0"], "error: invalid value '0' for '--parallel <N>'"),
+        (&["aply"], "error: unrecognized subcommand 'aply'"),
+    ] {
+        let (code, said) = desk.fail(arguments);
+        assert_eq!(code, 2, "{arguments:?}: {said}");
+        assert!(said.starts_with(says), "{arguments:?}: {said}");
+        let hints = said.contains("\nhint: ") || said.contains("For more information");
+        assert!(hints || says.contains("KDC-002"), "{arguments:?} has no hint: {said}");
+    }
+}
+
+#[test]
+fn an_error_is_code_cause_and_hint() {
+    let (_, said) = Desk::new().fail(&["check", "-f", "none.yaml"]);
+    insta::assert_snapshot!(said, @r"
+    error[KDC-003]: can't read `none.yaml`
+    cause: failed to open file `none.yaml`: No such file or directory (os error 2)
+    hint: check the path `none.yaml`; `kdc-install init` writes a cluster file to start from
+    ");
+}
+
+#[test]
+fn a_node_that_refuses_is_named_and_nothing_was_changed() {
+    let desk = Desk::new();
+    desk.write("cluster.yaml", ONE_NODE);
+    let (code, said) = desk.fail(&["check", "--output", "plain"]);
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("node `cp1` (root@127.0.0.1:1): connection refused"), "{said}");
+    assert!(said.contains("error[KDC-010]: 1 of 1 node(s) can't be worked with"), "{said}");
+}
+
+#[test]
+fn with_json_an_error_is_a_line_with_its_version_too() {
+    let desk = Desk::new();
+    desk.write("cluster.yaml", ONE_NODE);
+    let (code, out, _) = desk.run(&["check", "--output", "json"]);
+    assert_eq!(code, 3);
+    let lines: Vec<serde_json::Value> =
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 1, "{out}");
+    assert_eq!((&lines[0]["v"], &lines[0]["event"]), (&1.into(), &"error".into()), "{out}");
+    assert_eq!(lines[0]["code"], "KDC-010");
+    assert_eq!(lines[0]["exit"], "refused");
+    assert_eq!(lines[0]["parts"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn without_a_bundle_the_agent_beside_the_program_looks() {
+    let desk = Desk::new();
+    desk.write("cluster.yaml", ONE_NODE);
+    let alone = desk.path("kdc-install");
+    fs_err::copy(built("kdc-install").unwrap(), &alone).unwrap();
+    let (code, _, said) = desk.run_program(&alone, &["check"]);
+    assert_eq!(code, 2, "{said}");
+    assert!(said.starts_with("error[KDC-007]: can't read the agent"), "{said}");
+    assert!(said.contains("give `--bundle FILE`"), "{said}");
+}
+
+#[test]
+fn init_writes_a_file_that_check_understands() {
+    let desk = Desk::new();
+    let hosts = ["--control-plane", "ops@192.0.2.1", "--worker", "192.0.2.2"];
+    let (code, _, said) = desk.run(&[&["init", "--name", "site"], &hosts[..]].concat());
+    assert_eq!(code, 0, "{said}");
+    let (code, said) = desk.fail(&["check"]);
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("node `cp1` (ops@127.0.0.1:1): connection refused"), "{said}");
+    assert!(said.contains("2 of 2 node(s)"), "{said}");
+}
+
+#[test]
+fn completions_and_manual_pages_know_every_command() {
+    let desk = Desk::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, script, _) = desk.run(&["completions", shell]);
+        assert_eq!(code, 0);
+        assert!(script.contains("kubeconfig") && script.contains("parallel"), "{shell}");
+    }
+    let (code, page, _) = desk.run(&["man"]);
+    assert!(code == 0 && page.contains(".TH kdc-install 1"), "{page}");
+    let (code, ..) = desk.run(&["man", "pages"]);
+    assert!(code == 0 && desk.path("pages/kdc-install-apply.1").exists());
+}
+
+/// Codes of the command layer that need a node or a bundle to be seen, and where they are.
+const SEEN_ELSEWHERE: &[(&str, &str)] = &[
+    ("KDC-001", "the machine itself is broken"),
+    ("KDC-006", "a bundle without an agent"),
+    ("KDC-008", "planner's own tests"),
+    ("KDC-011", "lab: a check refuses"),
+    ("KDC-012", "lab: drift; planner's own tests"),
+    ("KDC-013", "lab and fleet tests: a second installer"),
+    ("KDC-015", "needs a terminal"),
+    ("KDC-018", "lab: Ctrl-C"),
+    ("KDC-019", "lab: a full disk"),
+    ("KDC-021", "fleet: a store that takes nothing"),
+    ("KDC-022", "lab: a run killed again and again"),
+    ("KDC-023", "fleet tests: a control plane fails"),
+    ("KDC-024", "lab: a failing step"),
+    ("KDC-025", "lab: acceptance fails"),
+    ("KDC-026", "a machine without an address"),
+    ("KDC-027", "a cluster file without control plane is refused before"),
+    ("KDC-028", "lab: a worker's undo fails"),
+    ("KDC-029", "lab: a worker's undo fails"),
+];
+
+#[test]
+fn every_code_is_documented_and_has_its_test() {
+    let codes = |text: &str| -> BTreeSet<String> {
+        let numbers = text.split("KDC-").skip(1).filter_map(|rest| rest.get(..3));
+        let numbers = numbers.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+        numbers.map(|digits| format!("KDC-{digits}")).collect()
+    };
+    let mut used = BTreeSet::new();
+    for folder in ["command", "fleet"] {
+        for entry in fs_err::read_dir(checkout().join("installer/src").join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                used.extend(codes(&fs_err::read_to_string(path).unwrap()));
+            }
+        }
+    }
+    let documented = codes(&fs_err::read_to_string(checkout().join("docs/errors.md")).unwrap());
+    assert_eq!(used, documented, "docs/errors.md lists exactly the codes there are");
+    let tested = codes(include_str!("cli.rs"));
+    assert_eq!(used, tested, "each is met by a test here or stands in SEEN_ELSEWHERE");
+    assert!(SEEN_ELSEWHERE.iter().all(|(code, _)| used.contains(*code)));
+}
