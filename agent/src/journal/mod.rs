@@ -6,6 +6,8 @@
 //! [`Journal::append`] returns. A last line without its end is what a power cut leaves: it is cut
 //! off and noted. Anything else that does not fit stops resume and undo with the line number.
 
+#[cfg(test)]
+mod fixture_tests;
 mod kept;
 
 use std::{
