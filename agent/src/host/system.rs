@@ -258,14 +258,20 @@ impl Host for SystemHost {
         let mut child = spawn(program)?;
         let listening = listen(&mut child);
         let mut stdin = child.stdin.take();
+        let group = child.id();
         std::thread::scope(|scope| {
             let fed = scope.spawn(move || {
                 let Some(pipe) = stdin.as_mut() else { return Ok(()) };
-                feed(pipe).and_then(|()| pipe.flush())
+                let fed = feed(pipe).and_then(|()| pipe.flush());
+                if fed.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::BrokenPipe) {
+                    // Before the pipe closes: half an input must not look like a whole one.
+                    kill_group(group);
+                }
+                fed
             });
             let ended = attend(program, &mut child, &listening, || fed.is_finished(), line);
             if ended.is_err() {
-                kill_group(&child);
+                kill_group(group);
             }
             let fed = fed.join().unwrap_or_else(|_| Err(io::Error::other("the feeder panicked")));
             match (ended, fed) {
@@ -304,8 +310,8 @@ fn spawn(program: &Program) -> Result<Child, HostError> {
         .map_err(|source| HostError::Start { program: program.name().to_owned(), source })
 }
 
-fn kill_group(child: &Child) {
-    if let Ok(id) = i32::try_from(child.id()) {
+fn kill_group(leader: u32) {
+    if let Ok(id) = i32::try_from(leader) {
         // The group may be gone already, which is what we want.
         let _gone = signal::killpg(Pid::from_raw(id), signal::Signal::SIGKILL);
     }
@@ -359,7 +365,7 @@ fn attend(
         |source| HostError::File { action: "wait for", path: program.name().to_owned(), source };
     loop {
         if ended.is_none() && start.elapsed() > program.deadline() {
-            kill_group(child);
+            kill_group(child.id());
             child.wait().map_err(wait_failed)?;
             let (seconds, tail) = (program.deadline().as_secs(), output.tail());
             return Err(HostError::Deadline { program: program.line(), seconds, tail });
@@ -396,5 +402,141 @@ fn attend(
             output.code = status.code().or(status.signal().map(|n| 128 + n)).unwrap_or(1);
             return Ok(output);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Program {
+        Program::new("sh").args(["-c", script])
+    }
+
+    fn own(mode: u32) -> Attributes {
+        Attributes {
+            mode,
+            uid: nix::unistd::geteuid().as_raw(),
+            gid: nix::unistd::getegid().as_raw(),
+        }
+    }
+
+    #[test]
+    fn paths_that_are_relative_or_climb_are_refused() {
+        let host = SystemHost::at("/nowhere");
+        for path in ["etc", "", "/a/../b", "/..", "/a\0b"] {
+            let error = host.stat(path).unwrap_err();
+            assert!(matches!(error, HostError::Path { .. }), "{path:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_with_its_mode_and_leaves_no_scratch() {
+        let root = tempfile::tempdir().unwrap();
+        let host = SystemHost::at(root.path());
+        host.write("/a", b"old", own(0o644)).unwrap();
+        let mut broken = b"new"[..].chain(FailingReader);
+        assert!(host.write_from("/a", &mut broken, own(0o600)).is_err());
+        assert_eq!(host.read("/a", 10).unwrap().unwrap(), b"old");
+        host.write("/a", b"new", own(0o600)).unwrap();
+        let stat = host.stat("/a").unwrap().unwrap();
+        assert_eq!((stat.kind, stat.attributes.mode, stat.size), (Kind::File, 0o600, 3));
+        assert_eq!(host.list("/").unwrap().unwrap(), ["a"]);
+        assert!(matches!(host.read("/a", 2), Err(HostError::TooLarge { limit: 2, .. })));
+    }
+
+    struct FailingReader;
+
+    impl Read for FailingReader {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::other("the digest differs"))
+        }
+    }
+
+    #[test]
+    fn links_and_directories_come_and_go() {
+        let root = tempfile::tempdir().unwrap();
+        let host = SystemHost::at(root.path());
+        host.make_directory("/d", own(0o750)).unwrap();
+        host.make_link("/d/l", "../x").unwrap();
+        host.make_link("/d/l", "../y").unwrap();
+        assert_eq!(host.read_link("/d/l").unwrap(), "../y");
+        assert_eq!(host.stat("/d/l").unwrap().unwrap().kind, Kind::Link);
+        assert!(!host.remove_directory("/d").unwrap());
+        host.remove_tree("/d").unwrap();
+        assert!(host.stat("/d").unwrap().is_none());
+        assert!(host.list("/d").unwrap().is_none());
+        host.remove("/d").unwrap();
+        assert!(host.remove_directory("/d").unwrap());
+    }
+
+    #[test]
+    fn a_program_gets_its_input_and_a_bare_environment() {
+        let host = SystemHost::new();
+        let program = shell("cat; env | sort").with_input("secret\n").env("X", "1");
+        let text = host.run_checked(&program).unwrap().text();
+        let names: Vec<&str> = text.lines().filter_map(|line| line.split('=').next()).collect();
+        assert_eq!(names, ["secret", "HOME", "LC_ALL", "PATH", "PWD", "X"]);
+    }
+
+    #[test]
+    fn a_bad_end_is_told_with_the_end_of_what_was_said() {
+        let error = SystemHost::new()
+            .run_checked(&shell("yes long | head -c 100000 >&2; echo last >&2; exit 3"))
+            .unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("(exit 3)") && text.ends_with("long last"), "{text}");
+        assert!(text.len() < 1300, "{}", text.len());
+    }
+
+    #[test]
+    fn a_program_past_its_deadline_dies_with_its_children() {
+        let root = tempfile::tempdir().unwrap();
+        let mark = root.path().join("mark");
+        let script = format!("echo begun; (sleep 1; touch {}) & sleep 60", mark.display());
+        let program = shell(&script).within(Duration::from_millis(300));
+        let mut lines = Vec::new();
+        let error = SystemHost::new()
+            .stream(&program, &mut |_| Ok(()), &mut |line| lines.push(line.to_owned()))
+            .unwrap_err();
+        assert!(matches!(error, HostError::Deadline { .. }), "{error}");
+        assert_eq!(lines, ["begun"]);
+        std::thread::sleep(Duration::from_millis(1200));
+        assert!(!mark.exists());
+    }
+
+    #[test]
+    fn a_feed_that_fails_ends_the_program_and_one_that_is_not_read_does_not() {
+        let host = SystemHost::new();
+        let mut broken = |pipe: &mut dyn Write| {
+            pipe.write_all(b"half")?;
+            Err(io::Error::other("the digest differs"))
+        };
+        let mut heard = Vec::new();
+        let error = host
+            .stream(&shell("cat >/dev/null; echo took it"), &mut broken, &mut |line| {
+                heard.push(line.to_owned());
+            })
+            .unwrap_err();
+        assert!(matches!(error, HostError::Feed { .. }), "{error}");
+        assert_eq!(heard, [""; 0], "half an input was taken for a whole one");
+        let large = vec![0; 4 * 1024 * 1024];
+        let output = host.run(&shell("exit 7").with_input(large)).unwrap();
+        assert_eq!(output.code, 7);
+    }
+
+    #[test]
+    fn a_daemon_left_behind_with_open_pipes_is_not_waited_for() {
+        let start = Instant::now();
+        let output = SystemHost::new().run(&shell("sleep 20 & echo done")).unwrap();
+        assert_eq!(output.text(), "done\n");
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_missing_program_is_told_apart() {
+        let error = SystemHost::new().run(&Program::new("no-such-program")).unwrap_err();
+        assert!(error.is_missing_program());
+        assert!(error.hint().is_some_and(|hint| hint.contains("not installed")));
     }
 }

@@ -31,7 +31,7 @@ pub fn start_unit(
         // A step that is cut off is applied again by resume, so a shutdown need not wait for it.
         .args(["--property=TimeoutStopSec=20s", "--property=StandardInput=null"])
         .args(["--property=StandardOutput=journal", "--property=StandardError=journal"])
-        .args(["--property=OOMScoreAdjust=-500", "--property=UMask=0077"])
+        .args(["--property=UMask=0022"])
         .arg("--")
         .arg(binary.to_string_lossy())
         .args(arguments.iter().cloned());
