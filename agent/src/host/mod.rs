@@ -16,6 +16,7 @@ use std::{
 
 #[cfg(test)]
 pub(crate) mod fake;
+mod process;
 mod program;
 mod system;
 
