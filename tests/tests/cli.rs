@@ -1,5 +1,7 @@
 //! The command line as an operator meets it: help, errors, exit codes; no node is touched.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise, with its place")]
+
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},

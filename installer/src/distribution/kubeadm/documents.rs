@@ -129,6 +129,7 @@ pub(super) struct KubeletConfiguration {
     pub(super) image_gc_high_threshold_percent: u8,
     #[serde(rename = "imageGCLowThresholdPercent")]
     pub(super) image_gc_low_threshold_percent: u8,
+    pub(super) eviction_hard: std::collections::BTreeMap<&'static str, &'static str>,
 }
 
 #[derive(Serialize)]

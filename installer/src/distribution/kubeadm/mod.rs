@@ -198,6 +198,14 @@ fn kubelet_configuration(facts: &ClusterFacts<'_>) -> KubeletConfiguration {
         // 100 turns the collection of images off.
         image_gc_high_threshold_percent: 100,
         image_gc_low_threshold_percent: 99,
+        // The defaults are 15 % and 10 % of the disk: 38 GiB of a 250 GiB one. Below that kubelet
+        // deletes images that nobody can pull again here, and evicts kube-proxy for the lack.
+        eviction_hard: BTreeMap::from([
+            ("imagefs.available", "1Gi"),
+            ("memory.available", "100Mi"),
+            ("nodefs.available", "1Gi"),
+            ("nodefs.inodesFree", "2%"),
+        ]),
     }
 }
 

@@ -85,6 +85,10 @@ const DOCUMENTED: &[&str] = &[
     "KubeletConfiguration.failSwapOn",
     "KubeletConfiguration.imageGCHighThresholdPercent",
     "KubeletConfiguration.imageGCLowThresholdPercent",
+    "KubeletConfiguration.evictionHard.imagefs.available",
+    "KubeletConfiguration.evictionHard.memory.available",
+    "KubeletConfiguration.evictionHard.nodefs.available",
+    "KubeletConfiguration.evictionHard.nodefs.inodesFree",
 ];
 
 #[test]
