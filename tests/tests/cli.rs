@@ -146,7 +146,9 @@ spec:
 #[test]
 fn what_an_operator_gets_wrong_ends_with_2_and_says_what_to_do() {
     let desk = Desk::new();
-    desk.write("cluster.yaml", ONE_NODE).write("plan.json", "{}");
+    let worker = "    - {name: w1, role: worker, address: 192.0.2.2}\n";
+    let two = ONE_NODE.replace("single", "cluster") + worker;
+    desk.write("cluster.yaml", ONE_NODE).write("two.yaml", &two).write("plan.json", "{}");
     for (arguments, says) in [
         (&["init", "-f", "no/such/folder/c.yaml"][..], "error[KDC-002]: can't write"),
         (&["check", "-f", "none.yaml"], "error[KDC-003]: can't read `none.yaml`"),
@@ -159,6 +161,7 @@ fn what_an_operator_gets_wrong_ends_with_2_and_says_what_to_do() {
         (&["apply", "plan.json"], "error[KDC-009]: `plan.json` is not a plan"),
         (&["undo"], "error[KDC-014]: `undo` asks before it goes ahead"),
         (&["undo", "--only", "w9"], "error[KDC-016]: the cluster file has no node `w9`"),
+        (&["status", "--local", "-f", "two.yaml"], "error[KDC-030]: `--local` is for"),
         (&["init"], "error[KDC-017]: `cluster.yaml` is there already"),
         (&["check", "--bundle", "none.bundle"], "error[BDL-002]"),
         (&["apply", "--parallel", "0"], "error: invalid value '0' for '--parallel <N>'"),

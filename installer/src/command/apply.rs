@@ -48,7 +48,7 @@ impl Apply {
             Some(path) => Some(ClusterPlan::load(path).map_err(CommandError::SavedPlan)?),
             None => None,
         };
-        let site = Site::load(&self.cluster.file)?;
+        let site = Site::load(&self.cluster)?;
         let screen = Arc::new(Screen::new(look, site.cluster.nodes.len(), true));
         let opened = Opened::needed_by("apply", &self.bundle, &screen).await?;
         let wishes = Wishes {

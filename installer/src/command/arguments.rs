@@ -8,6 +8,9 @@ pub(crate) struct ClusterArguments {
     /// The cluster file
     #[arg(short, long, value_name = "FILE", default_value = "cluster.yaml")]
     pub(crate) file: PathBuf,
+    /// The cluster's one node is this very machine: work on it without SSH
+    #[arg(long)]
+    pub(crate) local: bool,
     #[command(flatten)]
     pub(crate) pace: PaceArguments,
 }

@@ -308,8 +308,9 @@ impl Work<'_> {
 
 /// Who works here, for a second installer to read.
 pub(crate) fn holder() -> String {
-    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
-    let user = user.unwrap_or_else(|_| format!("uid {}", nix::unistd::getuid()));
+    let id = nix::unistd::getuid();
+    let user = nix::unistd::User::from_uid(id).ok().flatten().map(|user| user.name);
+    let user = user.unwrap_or_else(|| format!("uid {id}"));
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     let host = host.unwrap_or_else(|| "unknown host".to_owned());
     format!("{user}@{host} pid {}", std::process::id())

@@ -30,7 +30,7 @@ pub(crate) struct Check {
 
 impl Check {
     pub(crate) async fn run(&self, look: Look) -> Result<(), Complaint> {
-        let site = Site::load(&self.cluster.file)?;
+        let site = Site::load(&self.cluster)?;
         let screen = Arc::new(Screen::new(look, site.cluster.nodes.len(), false));
         let opened = Opened::from_arguments(&self.bundle, &screen).await?;
         let agent = match &opened {
@@ -38,7 +38,7 @@ impl Check {
             None => agent_beside()?,
         };
         let parallel = site.parallel(self.cluster.pace.parallel);
-        let links = links(&site.cluster, false, &agent, &screen, screen.as_ref())?;
+        let links = links(&site.cluster, site.is_local, &agent, &screen, screen.as_ref())?;
         let nodes: Vec<String> = links.iter().map(|link| link.node().to_owned()).collect();
         let (command, cluster) = ("check".to_owned(), site.cluster.name.clone());
         screen.news(&News::Started { command, cluster, nodes });

@@ -82,6 +82,12 @@ pub enum CommandError {
         /// What was given.
         node: String,
     },
+    /// `--local` on a cluster of several nodes.
+    #[error("`--local` is for a cluster of one node; this one has {nodes}")]
+    NotLocal {
+        /// How many it has.
+        nodes: usize,
+    },
     /// A file is in the way.
     #[error("`{}` is there already", path.display())]
     InTheWay {
@@ -109,6 +115,7 @@ impl CommandError {
             Self::Declined => "KDC-015",
             Self::UnknownNode { .. } => "KDC-016",
             Self::InTheWay { .. } => "KDC-017",
+            Self::NotLocal { .. } => "KDC-030",
         }
     }
 
@@ -133,6 +140,7 @@ impl CommandError {
             }
             Self::NobodyToAsk { .. } => "add `--yes` if you mean it",
             Self::UnknownNode { .. } => "use a name from `spec.nodes` of the cluster file",
+            Self::NotLocal { .. } => "leave `--local` out: the nodes are reached over SSH",
             Self::InTheWay { .. } => "choose another file with `-f`, or add `--force`",
         };
         Some(hint.to_owned())
@@ -153,6 +161,7 @@ impl CommandError {
             | Self::SavedPlan(_)
             | Self::NobodyToAsk { .. }
             | Self::UnknownNode { .. }
+            | Self::NotLocal { .. }
             | Self::InTheWay { .. } => Exit::Usage,
         }
     }

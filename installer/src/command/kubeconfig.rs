@@ -33,7 +33,7 @@ pub(crate) struct Kubeconfig {
 
 impl Kubeconfig {
     pub(crate) async fn run(&self, look: Look) -> Result<(), Complaint> {
-        let mut site = Site::load(&self.cluster.file)?;
+        let mut site = Site::load(&self.cluster)?;
         site.cluster.nodes.retain(|node| node.role == Role::ControlPlane);
         let screen = Arc::new(Screen::new(look, 1, false));
         let agent = match Opened::from_arguments(&self.bundle, &screen).await? {
@@ -41,7 +41,7 @@ impl Kubeconfig {
             None => agent_beside()?,
         };
         site.cluster.nodes.truncate(1);
-        let links = links(&site.cluster, false, &agent, &screen, &crate::show::Silent)?;
+        let links = links(&site.cluster, site.is_local, &agent, &screen, &crate::show::Silent)?;
         open_all(&links, 1, &screen).await?;
         let Some(link) = links.first() else {
             return Err(Complaint::new("KDC-027", Exit::Usage, "no node is a control plane"));

@@ -37,11 +37,12 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) async fn run(&self, look: Look) -> Result<(), Complaint> {
-        let site = Site::load(&self.cluster.file)?;
+        let site = Site::load(&self.cluster)?;
         let screen = Arc::new(Screen::new(look, site.cluster.nodes.len(), false));
         let opened = Opened::needed_by("plan", &self.bundle, &screen).await?;
         let parallel = site.parallel(self.cluster.pace.parallel);
-        let links = links(&site.cluster, false, &opened.agent()?, &screen, screen.as_ref())?;
+        let links =
+            links(&site.cluster, site.is_local, &opened.agent()?, &screen, screen.as_ref())?;
         let nodes: Vec<String> = links.iter().map(|link| link.node().to_owned()).collect();
         let (command, cluster) = ("plan".to_owned(), site.cluster.name.clone());
         screen.news(&News::Started { command, cluster, nodes });

@@ -13,6 +13,7 @@ use kdc_profiles::{
 
 use super::{
     CommandError,
+    arguments::ClusterArguments,
     error::{of_node, of_nodes},
     prompts::Prompts,
 };
@@ -36,10 +37,13 @@ pub(crate) struct Site {
 
 impl Site {
     /// Load the cluster file and its profile.
-    pub(crate) fn load(file: &Path) -> Result<Self, Complaint> {
-        let cluster = cluster::load(file).map_err(CommandError::Load)?;
-        let folder = file.parent().unwrap_or(Path::new("."));
-        Self::of(cluster, folder, false)
+    pub(crate) fn load(arguments: &ClusterArguments) -> Result<Self, Complaint> {
+        let cluster = cluster::load(&arguments.file).map_err(CommandError::Load)?;
+        if arguments.local && cluster.nodes.len() != 1 {
+            return Err(CommandError::NotLocal { nodes: cluster.nodes.len() }.into());
+        }
+        let folder = arguments.file.parent().unwrap_or(Path::new("."));
+        Self::of(cluster, folder, arguments.local)
     }
 
     /// A site of a cluster that is in memory.

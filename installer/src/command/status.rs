@@ -33,14 +33,14 @@ pub(crate) struct Status {
 
 impl Status {
     pub(crate) async fn run(&self, look: Look) -> Result<(), Complaint> {
-        let site = Site::load(&self.cluster.file)?;
+        let site = Site::load(&self.cluster)?;
         let screen = Arc::new(Screen::new(look, site.cluster.nodes.len(), false));
         let agent = match Opened::from_arguments(&self.bundle, &screen).await? {
             Some(opened) => opened.agent()?,
             None => agent_beside()?,
         };
         let parallel = site.parallel(self.cluster.pace.parallel);
-        let links = links(&site.cluster, false, &agent, &screen, &Silent)?;
+        let links = links(&site.cluster, site.is_local, &agent, &screen, &Silent)?;
         open_all(&links, parallel, &screen).await?;
         let runs = each(&links, parallel, |link| async move {
             match link.ask(RequestBody::Runs).await? {

@@ -46,7 +46,7 @@ pub(crate) struct Undo {
 
 impl Undo {
     pub(crate) async fn run(&self, look: Look) -> Result<(), Complaint> {
-        let mut site = Site::load(&self.cluster.file)?;
+        let mut site = Site::load(&self.cluster)?;
         choose(&mut site.cluster.nodes, &self.only)?;
         let screen = Arc::new(Screen::new(look, site.cluster.nodes.len(), true));
         let agent = match Opened::from_arguments(&self.bundle, &screen).await? {
@@ -91,7 +91,7 @@ impl Undo {
     ) -> Result<(), Complaint> {
         let began = std::time::Instant::now();
         let parallel = site.parallel(self.cluster.pace.parallel);
-        let links = links(&site.cluster, false, agent, screen, notebook)?;
+        let links = links(&site.cluster, site.is_local, agent, screen, notebook)?;
         let nodes: Vec<String> = links.iter().map(|link| link.node().to_owned()).collect();
         let (command, cluster) = ("undo".to_owned(), site.cluster.name.clone());
         notebook.news(&News::Started { command, cluster, nodes });

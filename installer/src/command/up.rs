@@ -26,8 +26,8 @@ use crate::show::{Complaint, Exit, Look, Screen};
 /// Make a cluster of this machine, or of the hosts named, without a cluster file
 ///
 /// Without --host it is this very machine, without SSH. With --host the first one becomes the
-/// control plane and the others workers. `up` is `apply` with a cluster file made for you;
-/// --write-file keeps it for later changes.
+/// control plane and the others workers. `up` is `apply` with a cluster file made for you and kept
+/// beside the kubeconfig: use it with the other commands, with `--local` for this machine.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:\n  sudo kdc-install up --bundle kdc.bundle\n  \
     kdc-install up --bundle kdc.bundle --host root@10.0.0.11 --host root@10.0.0.12")]
@@ -38,7 +38,7 @@ pub(crate) struct Up {
     /// Name of the cluster
     #[arg(long, default_value = "kdc", value_name = "NAME")]
     pub(crate) name: String,
-    /// Keep the cluster file that stands for this cluster
+    /// Where to keep the cluster file that stands for this cluster [default: ./NAME.cluster.yaml]
     #[arg(long, value_name = "FILE")]
     pub(crate) write_file: Option<PathBuf>,
     #[command(flatten)]
@@ -62,10 +62,12 @@ impl Up {
         let screen = Arc::new(Screen::new(look, hosts.len().max(1), true));
         let opened = Opened::needed_by("up", &self.bundle, &screen).await?;
         let text = self.cluster_file(&hosts, &opened, &screen).await?;
-        if let Some(path) = &self.write_file {
-            write_private(path, text.as_bytes(), 0o644)?;
-            screen.say(&format!("cluster file: {}", path.display()));
-        }
+        let usual = || PathBuf::from(format!("{}.cluster.yaml", self.name));
+        let path = self.write_file.clone().unwrap_or_else(usual);
+        write_private(&path, text.as_bytes(), 0o644)?;
+        let local = if hosts.is_empty() { " --local" } else { "" };
+        let path = path.display();
+        screen.say(&format!("cluster file: {path}; undo with: kdc-install undo{local} -f {path}"));
         let cluster = cluster::parse(&text, "the cluster file made for you")
             .map_err(|problems| CommandError::Load(LoadError::Invalid(problems)))?;
         let site = Site::of(cluster, Path::new("."), hosts.is_empty())?;
