@@ -1,4 +1,5 @@
 //! Machines, for real: restored in seconds, themselves after a reboot, and honest about what a power cut loses.
+#![expect(clippy::print_stdout, reason = "a figure that the test's log is to hold")]
 
 use std::time::{Duration, Instant};
 

@@ -9,6 +9,7 @@
 
 pub mod base;
 mod guest;
+mod probe;
 mod qemu;
 
 use std::{
@@ -232,6 +233,10 @@ impl Server for Machine {
         // The guest agent looks nothing up: a shell finds the program on its PATH.
         let found = [&["/usr/bin/env"], argv].concat();
         self.at_console(|guest| guest.run(&found, input)).map(Output::from)
+    }
+
+    fn ruleset(&self) -> Result<String> {
+        probe::ruleset(self)
     }
 
     fn inflict(&self, fault: &Fault) -> Result<()> {
