@@ -1,0 +1,68 @@
+//! A machine with its own kernel and cgroup v2 as worker of a light server's cluster; then both as before.
+//!
+//! What a light server can't show is shown here: modules and sysctls of a kernel that is nobody else's, the systemd
+//! cgroup driver, and both drivers in one cluster.
+#![expect(clippy::print_stderr, reason = "figures that the test's log is to hold")]
+
+mod kit;
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use kdc_tests::{
+    differ::{Snapshot, diff},
+    machine::{Hardware, Machine},
+    operator::Operator,
+    server::Server,
+};
+use kit::{TestLab, sh};
+
+#[test]
+fn a_machine_joins_a_light_servers_cluster_and_undo_leaves_both_as_they_were() -> Result<()> {
+    let lab = TestLab::up("worker", 1, |_| {});
+    let server = lab.server("node1")?;
+    let machine = Machine::restore(lab.state(), "vm1", 241, Hardware::default())?;
+    let nodes: [&dyn Server; 2] = [&server, &machine];
+    let operator = Operator::new(&lab, "cluster", &nodes)?;
+    let before = nodes.iter().map(|node| Snapshot::of(*node)).collect::<Result<Vec<_>>>()?;
+
+    let start = Instant::now();
+    let applied = operator.apply()?;
+    eprintln!("applied after {:.0?}", start.elapsed());
+    eprintln!("{}", applied.stdout_text());
+    eprintln!("{}", applied.stderr_text());
+    expect_a_node_of_its_own_kind(&machine)?;
+    expect_ready(&server, &["node1", "vm1"])?;
+
+    let start = Instant::now();
+    operator.undo()?;
+    eprintln!("undone after {:.0?}", start.elapsed());
+    for (node, before) in nodes.iter().zip(&before) {
+        let left = diff(before, &Snapshot::of(*node)?);
+        let left: Vec<String> = left.iter().map(ToString::to_string).collect();
+        assert_eq!(left, Vec::<String>::new(), "what undo left on {}", node.name());
+    }
+    Ok(())
+}
+
+fn expect_a_node_of_its_own_kind(machine: &Machine) -> Result<()> {
+    let modules = sh(machine, "cat /proc/modules");
+    for module in ["overlay", "br_netfilter"] {
+        let loaded = modules.lines().any(|line| line.split(' ').next() == Some(module));
+        ensure!(loaded, "{module} is not loaded in the machine's kernel");
+    }
+    let driver = sh(machine, "cat /var/lib/kubelet/config.yaml");
+    ensure!(driver.contains("cgroupDriver: systemd"), "cgroup v2 wants systemd's driver: {driver}");
+    Ok(())
+}
+
+fn expect_ready(server: &dyn Server, names: &[&str]) -> Result<()> {
+    let nodes =
+        sh(server, "kubectl --kubeconfig /etc/kubernetes/admin.conf get nodes --no-headers");
+    for name in names {
+        let line = nodes.lines().find(|line| line.split_whitespace().next() == Some(name));
+        let line = line.with_context(|| format!("no node {name}: {nodes}"))?;
+        ensure!(line.split_whitespace().nth(1) == Some("Ready"), "{line}");
+    }
+    Ok(())
+}
