@@ -1,5 +1,7 @@
 //! The way to a node, over real sshd processes on loopback: what opens, and how each failure reads.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise, with its place")]
+
 use std::{
     io,
     path::{Path, PathBuf},

@@ -173,6 +173,7 @@ const CHECKS: &[(&str, &str, Judge)] = &[
     ("writable", "file systems are writable", conflict::writable),
     ("executable", "file systems may execute", conflict::executable),
     ("default-route", "default route", conflict::default_route),
+    ("resolver", "resolv.conf is there", conflict::resolver),
     ("programs", "programs are there", conflict::programs),
 ];
 

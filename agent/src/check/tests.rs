@@ -42,6 +42,7 @@ fn good_facts() -> Facts {
             mac: "02:00:00:00:00:01".to_owned(),
         }]),
         default_routes: Known::Known(Vec::new()),
+        has_resolv_conf: true,
         listening: Known::Known(BTreeSet::from(["22/tcp".to_owned()])),
         modules: Known::Known(BTreeSet::from(["overlay".to_owned()])),
         sysctls: Known::Known(BTreeMap::new()),
@@ -181,6 +182,7 @@ fn cases() -> Vec<Case> {
             f.file_systems = Known::Known(vec![file_system("/", 10 * GIB, &[]), own]);
         }),
         ("default-route", Warn, "dummy", |_, n| n.host_routes = false),
+        ("resolver", Fail, "nameserver", |f, _| f.has_resolv_conf = false),
         ("programs", Fail, "conntrack", |_, n| n.programs.push("conntrack".to_owned())),
     ]
 }

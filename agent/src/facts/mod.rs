@@ -164,6 +164,8 @@ pub struct Facts {
     pub addresses: Known<Vec<Address>>,
     /// Links with a default route (IPv4).
     pub default_routes: Known<Vec<String>>,
+    /// There is an `/etc/resolv.conf`, which the kubelet reads for every pod.
+    pub has_resolv_conf: bool,
     /// TCP and UDP ports something listens on (`6443/tcp`).
     pub listening: Known<BTreeSet<String>>,
     /// Loaded or built-in kernel modules out of those kdc cares about.
@@ -211,6 +213,7 @@ pub fn collect(look: &Look, ownership: Ownership, ours: &Ours) -> Facts {
         file_systems: storage::probe_file_systems(look),
         addresses: network::probe_addresses(look),
         default_routes: network::probe_default_routes(look),
+        has_resolv_conf: look.exists("/etc/resolv.conf"),
         listening: network::probe_listening(look),
         modules: kernel::probe_modules(look, &kernel),
         sysctls: kernel::probe_sysctls(look),

@@ -24,11 +24,7 @@ use anyhow::{Context as _, Result, bail};
 use self::qemu::{Plug, Qemu};
 pub use self::{guest::Guest, qemu::Hardware};
 use crate::{
-    lab::{
-        cgroup,
-        network::BRIDGE,
-        state::{State, User},
-    },
+    lab::{cgroup, network::BRIDGE, state::State},
     program::must,
     server::{Fault, Output, Server},
 };
@@ -163,7 +159,7 @@ impl Machine {
             &key.display().to_string(),
         ])?;
         let public = fs_err::read_to_string(key.with_extension("pub"))?;
-        let identity = settle_script(&self.name, self.address, octet, &lab.users);
+        let identity = settle_script(&self.name, self.address, octet, lab);
         let known = fs_err::read(lab.key.with_extension("pub"))?;
         let secret = fs_err::read(&key)?;
         self.at_console(|guest| {
@@ -189,12 +185,14 @@ fn put(guest: &mut Guest, path: &str, mode: &str, content: &[u8]) -> Result<()> 
     guest.must(&["/usr/bin/install", "-m", mode, "/dev/stdin", path], content).map(drop)
 }
 
-fn settle_script(name: &str, address: Ipv4Addr, octet: u8, users: &[User]) -> String {
-    let homes: Vec<String> = users.iter().map(|user| user.name.clone()).collect();
+fn settle_script(name: &str, address: Ipv4Addr, octet: u8, lab: &State) -> String {
+    let gateway = lab.gateway_address();
+    let homes: Vec<String> = lab.users.iter().map(|user| user.name.clone()).collect();
     format!(
         "hostnamectl set-hostname {name} || hostname {name}\n\
          echo {name} > /etc/hostname\n\
          printf '127.0.0.1 localhost\\n{address} {name}\\n' > /etc/hosts\n\
+         echo 'nameserver {gateway}' > /etc/resolv.conf\n\
          systemd-id128 new > /etc/machine-id\n\
          printf '[Match]\\nName=eth0\\n[Link]\\nMACAddress=52:54:00:99:00:{octet:02x}\\n\
          [Network]\\nAddress={address}/24\\nLinkLocalAddressing=no\\n' > /etc/systemd/network/10-lab.network\n\
