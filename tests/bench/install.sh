@@ -1,0 +1,42 @@
+# Cluster install, and the second apply. Sourced by bench.sh.
+# shellcheck shell=bash
+# shellcheck disable=SC2154 # figures.sh sets them
+
+bundle() {
+  definition=$("$root/tests/kubernetes/make-bundle-inputs.sh" "$bin/kdc-agent" 2>"$work/inputs" | tail -1)
+  cd "$work"
+  "$bin/kdc-install" bundle key new -o site.key --unencrypted >"$work/key" 2>&1
+  timed "$bin/kdc-install" bundle create -f "$definition" -o kdc.bundle --key site.key
+}
+install_kdc() {
+  lab bench-kdc 3; operator bench-kdc
+  local apply=("$bin/kdc-install" apply --yes --output plain --bundle "$work/kdc.bundle" --key "$work/site.key.pub")
+  timed_at bench-kdc "${apply[@]}"
+  ours+=("$took"); echo "  kdc-install apply:  $took s, controller $memory MiB and $burnt s CPU, load now $(load)"
+  timed_at bench-kdc "${apply[@]}"
+  grep -qi 'nothing to do' "$work/stdout" "$work/stderr" || { cat "$work/stdout" "$work/stderr" >&2; exit 1; }
+  second+=("$took"); echo "  the same again:     $took s, nothing to do"
+  cd "$root"; lab_down bench-kdc
+}
+install_plain() {
+  lab bench-plain 3; home=$work
+  timed_at bench-plain "$root/tests/bench/plain-install.sh" /run/kdc-lab/bench-plain/ssh_config \
+    "$(dirname "$definition")" node1 node2 node3
+  sed 's/^/  plain: /' "$work/stdout"
+  theirs+=("$(awk '/in all$/ { print $1 }' "$work/stdout")")
+  lab_down bench-plain
+}
+total() { printf '%s\n' "$@" | awk '{ sum += $1 } END { print sum }'; }
+largest() { printf '%s\n' "$@" | sort -n | tail -1; }
+
+bench_install() {
+  local ours=() theirs=() second=() round rounds=${KDC_BENCH_ROUNDS:-1}
+  say "Install: 3 light servers, apply to acceptance, against scp + dpkg + ctr + kubeadm on fresh servers"
+  bundle
+  for ((round = 1; round <= rounds; round++)); do
+    # Who goes first alternates, since the page cache is warmer for the second.
+    if ((round % 2)); then install_plain; install_kdc; else install_kdc; install_plain; fi
+  done
+  figure "install, plain script = 1 ($rounds rounds)" "$(calculate "$(total "${ours[@]}") / $(total "${theirs[@]}")" 2)" x 1.3
+  figure "second apply of 3 servers, nothing to do" "$(largest "${second[@]}")" s 5
+}
