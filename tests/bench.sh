@@ -22,17 +22,21 @@ bench_boot() {
   say "Boot: 3 light servers until SSH answers"
   lab bench-boot 3; figure "boot of 3 light servers until SSH answers" "$took" s 20; lab_down bench-boot
 }
-# The two that are programs of their own judge themselves; `report` ones have bars that are not due yet.
+# Both are programs of their own, compiled the first time (minutes). Their bars aren't due yet: reported only.
 bench_push() {
   say "Push: 1 GiB to one server against scp"
-  cargo bench --quiet -p kdc-tests --bench push || echo "= push: a bar of docs/ssh.md was missed; reported only"
+  # It also ends with an error when a bar is missed: without its closing line it is broken, with it it is a figure.
+  RUST_BACKTRACE=0 cargo bench --quiet -p kdc-tests --bench push 2>"$work/push.err" | tee "$work/push" ||
+    if ! grep -q '^push of ' "$work/push"; then cat "$work/push.err" >&2; exit 1; fi
+  if grep -q 'bar was missed' "$work/push.err"; then reported+=("push of 1 GiB (docs/ssh.md)"); fi
 }
 bench_verify() {
   say "Verify: hashing a bundle against openssl dgst -sha256"
-  cargo bench --quiet -p kdc-bundles --features create --bench verify || missed+=("verify")
+  cargo bench --quiet -p kdc-bundles --features create --bench verify
 }
 
-parts=("$@"); [ ${#parts[@]} != 0 ] || parts=(boot check install push verify)
+reported=() parts=("$@"); [ ${#parts[@]} != 0 ] || parts=(boot check install push verify)
 for part in "${parts[@]}"; do "bench_$part"; done
+if [ ${#reported[@]} != 0 ]; then printf '\nmissed, but not due yet:\n'; printf '  %s\n' "${reported[@]}"; fi
 if [ ${#missed[@]} != 0 ]; then printf '\nmissed:\n'; printf '  %s\n' "${missed[@]}"; exit 1; fi
-printf '\nEvery bar is held.\n'
+printf '\nEvery bar that is due is held.\n'
