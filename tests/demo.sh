@@ -4,9 +4,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 lab=${LAB:-demo}; servers=${SERVERS:-3}
-bin=$PWD/target/release; work=$(mktemp -d); export HOME_OF_DEMO=$work
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
-show() { printf '$ %s\n' "$*"; "$@"; }
+bin=$PWD/target/release; work=$(mktemp -d)
+say() { printf '\n%s\n' "$*"; }
+show() { printf '$ %s\n' "${*/#operator /}"; "$@"; }
 
 cargo build --quiet --release -p kdc-install -p kdc-agent -p kdc-tests
 PATH=$bin:$PATH
@@ -37,8 +37,7 @@ mapfile -t addresses < <(address)
 workers=(); for a in "${addresses[@]:1}"; do workers+=(--worker "root@$a"); done
 
 say "4. See it before it happens"
-mkdir -p .ssh; cp "$(kdc-lab status --name "$lab" --output json | python3 -c 'import json,sys; print(json.load(sys.stdin)["known_hosts"])')" .ssh/known_hosts
-cp "$(kdc-lab status --name "$lab" --output json | python3 -c 'import json,sys; print(json.load(sys.stdin)["key"])')" .ssh/id_ed25519
+mkdir -p .ssh; cp "/run/kdc-lab/$lab/known_hosts" .ssh/known_hosts; cp "/run/kdc-lab/$lab/key" .ssh/id_ed25519
 show operator kdc-install init --name demo --control-plane "root@${addresses[0]}" "${workers[@]}"
 show operator kdc-install check --bundle kdc.bundle --key site.key.pub
 show operator kdc-install plan --bundle kdc.bundle --key site.key.pub

@@ -7,6 +7,8 @@ cd "$(dirname "$0")/.."
 took() { echo "== $1: $((SECONDS - since)) s"; since=$SECONDS; }; since=$SECONDS
 
 cargo build --quiet --workspace; took "build"
+# The agent by itself: together with the others it would carry what only they need.
+cargo build --quiet --release -p kdc-agent; cargo build --quiet --release -p kdc-install; took "release build"
 tests/kubernetes/make-bundle-inputs.sh target/debug/kdc-agent > /dev/null; took "bundle inputs"
 cargo test --workspace --exclude kdc-tests; took "unit tests"
 # One after the other: each of these boots servers of its own and wants both cores.
