@@ -17,10 +17,10 @@ for file in /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources; do
   if grep -qs bookworm "$file"; then sources+=("$file"); fi
 done
 
+# With its manuals: dpkg rewrites the lists of packages whose folders are missing, which no undo could tell from
+# a change of ours.
 mmdebstrap --mode=root --variant=minbase --format=tar --quiet \
   --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' \
-  --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
-  --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/info/*' \
   --include="$packages" bookworm "$out/root.tar" "${sources[@]}"
 tar -C "$root" --numeric-owner -xf "$out/root.tar"; rm "$out/root.tar"
 

@@ -41,9 +41,14 @@ fn assert_as_before(before: &[Snapshot], servers: &[LightServer]) {
     assert!(told.is_empty(), "undo left differences:\n{told}");
 }
 
+/// Its cache goes where a reboot clears it: what the test itself leaves would be blamed on undo.
+fn kubectl(server: &LightServer, words: &str) -> String {
+    let kubeconfig = "--kubeconfig /etc/kubernetes/admin.conf --cache-dir /run/test-kubectl";
+    sh(server, &format!("kubectl {kubeconfig} {words}"))
+}
+
 fn ready_nodes(server: &LightServer) -> usize {
-    let kubectl = "kubectl --kubeconfig /etc/kubernetes/admin.conf";
-    sh(server, &format!("{kubectl} get nodes --no-headers")).matches(" Ready ").count()
+    kubectl(server, "get nodes --no-headers").matches(" Ready ").count()
 }
 
 /// What every process of the lab shows to others, looked at again and again while `work` goes on.
@@ -71,8 +76,7 @@ fn watching_processes<T>(work: impl FnOnce() -> T) -> (T, BTreeSet<Vec<u8>>) {
 
 /// The secrets that an install made: join tokens and private keys, by where they are.
 fn generated_secrets(control_plane: &LightServer) -> Vec<(String, String)> {
-    let kubectl = "kubectl --kubeconfig /etc/kubernetes/admin.conf";
-    let listed = sh(control_plane, &format!("{kubectl} -n kube-system get secrets -o json"));
+    let listed = kubectl(control_plane, "-n kube-system get secrets -o json");
     let listed: Value = serde_json::from_str(&listed).unwrap();
     let mut found = Vec::new();
     for secret in listed["items"].as_array().unwrap() {

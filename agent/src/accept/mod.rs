@@ -20,11 +20,11 @@ use serde::Deserialize;
 
 use crate::{
     host::{Host, HostError, Program},
+    step::kubectl::{self, ADMIN_CONF as ADMIN_KUBECONFIG},
     wire::{Failure, Proof},
 };
 
 const NAMESPACE: &str = "kdc-acceptance";
-const ADMIN_KUBECONFIG: &str = "/etc/kubernetes/admin.conf";
 const POLL: Duration = Duration::from_secs(1);
 
 /// `kubectl exec`s that run at once: each costs this node a process and the API server a stream.
@@ -209,10 +209,7 @@ fn proof(claim: impl Into<String>, result: Result<String, String>) -> Proof {
 
 impl Cluster<'_> {
     fn kubectl(arguments: &[&str]) -> Program {
-        Program::new("kubectl")
-            .args(["--kubeconfig", ADMIN_KUBECONFIG, "--request-timeout=20s"])
-            .args(arguments.iter().copied())
-            .within_secs(30)
+        kubectl::kubectl(arguments.iter().copied()).within_secs(30)
     }
 
     fn read<T: serde::de::DeserializeOwned>(&self, arguments: &[&str]) -> Result<T, AcceptError> {

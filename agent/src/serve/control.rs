@@ -3,10 +3,9 @@
 use super::ServeError;
 use crate::{
     host::{Host, Program},
+    step::kubectl::ADMIN_CONF as ADMIN_KUBECONFIG,
     wire::{JoinCredentials, Reply, SecretText},
 };
-
-const ADMIN_KUBECONFIG: &str = "/etc/kubernetes/admin.conf";
 
 /// Largest kubeconfig that is handed out.
 const MAX_KUBECONFIG_BYTES: u64 = 1024 * 1024;

@@ -18,7 +18,7 @@ mod install_packages;
 mod install_unit;
 mod join_node;
 mod kubeadm;
-mod kubectl;
+pub(crate) mod kubectl;
 mod load_kernel_module;
 mod open_firewall;
 mod remove_file;
