@@ -40,6 +40,7 @@ const CASES: &[Case] = &[
     ("an address twice in the file", same_address_in_the_file),
     ("an address that two servers have", same_address_on_servers),
     ("an address that is another's", foreign_address),
+    ("no resolv.conf", no_resolver),
     ("no sudo on the server", no_sudo),
     ("sudo that wants a password, and nobody to ask", sudo_without_password),
     ("no folder that may execute the agent", noexec),
@@ -59,7 +60,7 @@ fn what_is_wrong_is_refused_by_name_before_anything_changes() -> Result<()> {
     let mut wrong = Vec::new();
     for (name, case) in CASES {
         let start = Instant::now();
-        if let Err(error) = case(&stage).and_then(|()| stage.is_untouched()) {
+        if let Err(error) = case(&stage).and_then(|()| stage.is_untouched(false)) {
             wrong.push(format!("{name}: {error:#}"));
         }
         eprintln!("{name}: {:.1?}", start.elapsed());
@@ -104,7 +105,7 @@ impl Stage<'_> {
     }
 
     /// No server has anything of kdc but what `check` stages in memory.
-    fn is_untouched(&self) -> Result<()> {
+    fn is_untouched(&self, with_machine: bool) -> Result<()> {
         const LEFT: &str = "ls -d /var/lib/kdc /etc/kdc /usr/local/bin/kdc-agent /var/lib/containerd \
              /etc/kubernetes /var/lib/kubelet 2>/dev/null; systemctl list-units --all --plain --no-legend 'kdc-*'";
         let all =
@@ -263,6 +264,13 @@ fn foreign_address(stage: &Stage<'_>) -> Result<()> {
     refused(&operator, 3, &["node3", "fleet-address", &other, &own, "HostName"])
 }
 
+fn no_resolver(stage: &Stage<'_>) -> Result<()> {
+    let operator = stage.operator()?;
+    let (breaks, mends) = ("mv /etc/resolv.conf /etc/away", "mv /etc/away /etc/resolv.conf");
+    let words = ["node1", "resolver", "nameserver"];
+    broken(&stage.servers[0], breaks, mends, || refused(&operator, 3, &words))
+}
+
 fn no_sudo(stage: &Stage<'_>) -> Result<()> {
     let operator = stage.operator()?;
     edit(&operator, "user: root", "user: deploy")?;
@@ -341,7 +349,7 @@ fn clock_off(stage: &Stage<'_>) -> Result<()> {
     stage.machine.set_clock(600)?;
     let result = refused(&operator, 3, &["vm1", "fleet-clock", "set the clock"]);
     stage.machine.set_clock(0)?;
-    result
+    result.and_then(|()| stage.is_untouched(true))
 }
 
 fn swap_on(stage: &Stage<'_>) -> Result<()> {
@@ -351,5 +359,6 @@ fn swap_on(stage: &Stage<'_>) -> Result<()> {
     let words = ["vm1", "swap", "/swapfile", "swapoff -a", "disableSwap"];
     broken(stage.machine, breaks, "swapoff /swapfile; rm /swapfile", || {
         refused(&operator, 3, &words)
-    })
+    })?;
+    stage.is_untouched(true)
 }
