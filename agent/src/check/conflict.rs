@@ -128,14 +128,16 @@ pub(super) fn executable(facts: &Facts, _needs: &Needs) -> Judgement {
 
 /// Without the file the kubelet starts no pod, and the install would wait for pods in vain.
 pub(super) fn resolver(facts: &Facts, _needs: &Needs) -> Judgement {
-    if facts.has_resolv_conf {
-        return Judgement::ok("/etc/resolv.conf");
-    }
-    Judgement::fail(
-        "there is no /etc/resolv.conf, and the kubelet starts no pod without",
-        "write one; without a name server: `echo nameserver 192.0.2.1 > /etc/resolv.conf`, an \
-         address where nobody answers",
-    )
+    known(&facts.has_resolv_conf, "/etc/resolv.conf", |has| {
+        if *has {
+            return Judgement::ok("/etc/resolv.conf");
+        }
+        Judgement::fail(
+            "there is no /etc/resolv.conf, and the kubelet starts no pod without",
+            "write one; without a name server: `echo nameserver 192.0.2.1 > /etc/resolv.conf`, \
+             an address where nobody answers",
+        )
+    })
 }
 
 pub(super) fn default_route(facts: &Facts, needs: &Needs) -> Judgement {

@@ -42,7 +42,7 @@ fn good_facts() -> Facts {
             mac: "02:00:00:00:00:01".to_owned(),
         }]),
         default_routes: Known::Known(Vec::new()),
-        has_resolv_conf: true,
+        has_resolv_conf: Known::Known(true),
         listening: Known::Known(BTreeSet::from(["22/tcp".to_owned()])),
         modules: Known::Known(BTreeSet::from(["overlay".to_owned()])),
         sysctls: Known::Known(BTreeMap::new()),
@@ -182,7 +182,7 @@ fn cases() -> Vec<Case> {
             f.file_systems = Known::Known(vec![file_system("/", 10 * GIB, &[]), own]);
         }),
         ("default-route", Warn, "dummy", |_, n| n.host_routes = false),
-        ("resolver", Fail, "nameserver", |f, _| f.has_resolv_conf = false),
+        ("resolver", Fail, "nameserver", |f, _| f.has_resolv_conf = Known::Known(false)),
         ("programs", Fail, "conntrack", |_, n| n.programs.push("conntrack".to_owned())),
     ]
 }
@@ -211,6 +211,7 @@ fn what_could_not_be_looked_at_is_unknown_and_refuses() {
     facts.swap = Known::Unknown(why());
     facts.file_systems = Known::Unknown(why());
     facts.default_routes = Known::Unknown(why());
+    facts.has_resolv_conf = Known::Unknown(why());
     facts.listening = Known::Unknown(why());
     facts.modules = Known::Unknown(why());
     facts.foreign = Known::Unknown(why());
@@ -236,6 +237,7 @@ fn what_could_not_be_looked_at_is_unknown_and_refuses() {
         "writable",
         "executable",
         "default-route",
+        "resolver",
     ];
     assert_eq!(unknown, expected);
 }

@@ -165,7 +165,8 @@ pub struct Facts {
     /// Links with a default route (IPv4).
     pub default_routes: Known<Vec<String>>,
     /// There is an `/etc/resolv.conf`, which the kubelet reads for every pod.
-    pub has_resolv_conf: bool,
+    #[serde(default = "not_looked")]
+    pub has_resolv_conf: Known<bool>,
     /// TCP and UDP ports something listens on (`6443/tcp`).
     pub listening: Known<BTreeSet<String>>,
     /// Loaded or built-in kernel modules out of those kdc cares about.
@@ -186,6 +187,11 @@ pub struct Facts {
     pub conntrack_max_writable: Known<bool>,
     /// What kdc itself holds here.
     pub ownership: Ownership,
+}
+
+/// What an agent of before this fact says of it.
+fn not_looked() -> Known<bool> {
+    Known::Unknown("the agent is too old to look".to_owned())
 }
 
 /// Look at everything. Starts no program and writes nothing; about two milliseconds on an idle
@@ -213,7 +219,7 @@ pub fn collect(look: &Look, ownership: Ownership, ours: &Ours) -> Facts {
         file_systems: storage::probe_file_systems(look),
         addresses: network::probe_addresses(look),
         default_routes: network::probe_default_routes(look),
-        has_resolv_conf: look.exists("/etc/resolv.conf"),
+        has_resolv_conf: Known::Known(look.exists("/etc/resolv.conf")),
         listening: network::probe_listening(look),
         modules: kernel::probe_modules(look, &kernel),
         sysctls: kernel::probe_sysctls(look),

@@ -123,7 +123,7 @@ pub(crate) fn facts_of(name: &str, address: std::net::IpAddr) -> Facts {
             mac: "02:00:00:00:00:01".to_owned(),
         }]),
         default_routes: Known::Known(Vec::new()),
-        has_resolv_conf: true,
+        has_resolv_conf: Known::Known(true),
         listening: Known::Known(BTreeSet::new()),
         modules: Known::Known(BTreeSet::new()),
         sysctls: Known::Known(BTreeMap::new()),
