@@ -1,6 +1,6 @@
 //! The main job, for real: fresh servers become a cluster, survive what happens to installers, and become
 //! themselves again. Each test says what an operator would care about.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "what a test needs, it insists on")]
+#![expect(clippy::unwrap_used, reason = "what a test needs, it insists on")]
 
 mod kit;
 

@@ -30,6 +30,10 @@ use crate::{
 /// The journal format this build writes; it reads this and all older ones.
 pub const JOURNAL_VERSION: u32 = 1;
 
+/// How often, and how far apart, a journal's lock is tried: one second in all.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+
 /// Name of the file in a run's directory.
 pub const FILE_NAME: &str = "journal.jsonl";
 
@@ -310,8 +314,7 @@ impl Journal {
             .mode(0o600)
             .open(&path)
             .map_err(failed("open"))?;
-        let mut file = Flock::lock(file, FlockArg::LockExclusiveNonblock)
-            .map_err(|_| JournalError::Busy { path: path.clone() })?;
+        let mut file = lock(file).ok_or_else(|| JournalError::Busy { path: path.clone() })?;
         sync_directory(run_dir).map_err(failed("sync the directory of"))?;
         let mut bytes = Vec::new();
         Read::by_ref(&mut *file)
@@ -362,6 +365,19 @@ impl Journal {
         self.records.push(record.clone());
         Ok(record)
     }
+}
+
+/// Take the journal for writing. Who asks [`is_busy`] holds it for a moment, so one refusal is not
+/// another run yet.
+fn lock(mut file: std::fs::File) -> Option<Flock<std::fs::File>> {
+    for _ in 0..LOCK_TRIES {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Some(locked),
+            Err((refused, _)) => file = refused,
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
+    None
 }
 
 fn sync_directory(directory: &Path) -> std::io::Result<()> {
@@ -476,4 +492,17 @@ mod tests {
         drop(first);
         assert!(!is_busy(directory.path()).unwrap());
     }
+}
+#[test]
+fn a_look_at_the_journal_does_not_keep_its_run_from_starting() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(Journal::open(directory.path()).unwrap());
+    let file = std::fs::OpenOptions::new().read(true).open(directory.path().join(FILE_NAME));
+    let look = Flock::lock(file.unwrap(), FlockArg::LockSharedNonblock).unwrap();
+    let looker = std::thread::spawn(move || {
+        std::thread::sleep(LOCK_PAUSE);
+        drop(look);
+    });
+    assert!(Journal::open(directory.path()).is_ok());
+    looker.join().unwrap();
 }
