@@ -60,6 +60,8 @@ struct State {
     waiting: HashMap<u64, Waiting>,
     /// How the connection ended, once it has.
     ended: Option<String>,
+    /// It ended since what came was no message: connecting again would only hear it again.
+    is_garbled: bool,
 }
 
 struct Waiting {
@@ -260,8 +262,14 @@ impl Session {
 
     /// The error for a connection that ended.
     pub(super) fn lost(&self, during: &str) -> SshError {
-        let detail = self.shared.lock().ended.clone().unwrap_or_default();
-        SshError::Lost { node: self.node.clone(), during: during.to_owned(), detail }
+        let state = self.shared.lock();
+        let (node, during) = (self.node.clone(), during.to_owned());
+        let detail = state.ended.clone().unwrap_or_default();
+        if state.is_garbled {
+            let detail = detail.trim_start_matches(": ").to_owned();
+            return SshError::Unexpected { node, during, detail };
+        }
+        SshError::Lost { node, during, detail }
     }
 
     fn enlist(&self, waiting: Waiting, name: &str) -> Result<u64, SshError> {
@@ -361,7 +369,10 @@ impl Reader {
                 match self.decoder.take::<Message>() {
                     Ok(Some(message)) => self.hand_out(message).await,
                     Ok(None) => break,
-                    Err(error) => return format!(": {error}"),
+                    Err(error) => {
+                        self.shared.lock().is_garbled = true;
+                        return format!(": {error}");
+                    }
                 }
             }
             match self.lane.next().await {
