@@ -41,11 +41,12 @@ fn a_machine_joins_a_light_servers_cluster_and_undo_leaves_both_as_they_were() -
     let start = Instant::now();
     operator.undo()?;
     eprintln!("undone after {:.0?}", start.elapsed());
+    let mut left = Vec::new();
     for (node, before) in nodes.iter().zip(&before) {
-        let left = diff(before, &Snapshot::of(*node)?);
-        let left: Vec<String> = left.iter().map(ToString::to_string).collect();
-        assert_eq!(left, Vec::<String>::new(), "what undo left on {}", node.name());
+        let found = diff(before, &Snapshot::of(*node)?);
+        left.extend(found.iter().map(|difference| format!("{}: {difference}", node.name())));
     }
+    assert_eq!(left, Vec::<String>::new(), "undo left this");
     Ok(())
 }
 
@@ -64,8 +65,10 @@ fn expect_a_node_of_its_own_kind(machine: &Machine) -> Result<()> {
 }
 
 fn expect_ready(server: &dyn Server, names: &[&str]) -> Result<()> {
-    let nodes =
-        sh(server, "kubectl --kubeconfig /etc/kubernetes/admin.conf get nodes --no-headers");
+    let nodes = sh(
+        server,
+        "kubectl --cache-dir /run/kubectl --kubeconfig /etc/kubernetes/admin.conf get nodes --no-headers",
+    );
     for name in names {
         let line = nodes.lines().find(|line| line.split_whitespace().next() == Some(name));
         let line = line.with_context(|| format!("no node {name}: {nodes}"))?;
