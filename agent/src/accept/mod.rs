@@ -5,6 +5,7 @@
 //! on each node every other pod is fetched by address, and a Service by name. The namespace is
 //! removed at the end whatever happened, and one that a cut-off acceptance left is removed first.
 
+mod error;
 mod manifests;
 
 use std::{
@@ -18,10 +19,12 @@ use std::{
 
 use serde::Deserialize;
 
+pub use error::AcceptError;
+
 use crate::{
-    host::{Host, HostError, Program},
+    host::{Host, Program},
     step::kubectl::{self, ADMIN_CONF as ADMIN_KUBECONFIG},
-    wire::{Failure, Proof},
+    wire::Proof,
 };
 
 const NAMESPACE: &str = "kdc-acceptance";
@@ -46,65 +49,6 @@ pub struct Asked {
     pub nodes: Vec<String>,
     /// For everything together.
     pub timeout_secs: u64,
-}
-
-/// Why the proofs could not be made at all.
-#[derive(Debug, thiserror::Error)]
-pub enum AcceptError {
-    /// Not a control plane (yet).
-    #[error("this node has no {ADMIN_KUBECONFIG}")]
-    NoKubeconfig,
-    /// `kubectl` could not be run.
-    #[error(transparent)]
-    Host(#[from] HostError),
-    /// `kubectl` refused.
-    #[error("`kubectl {what}` failed: {reason}")]
-    Kubectl {
-        /// First words of the command.
-        what: String,
-        /// What it said.
-        reason: String,
-    },
-    /// The test objects did not go away.
-    #[error("namespace {NAMESPACE} did not go away within {seconds} s")]
-    Stays {
-        /// How long was waited.
-        seconds: u64,
-    },
-}
-
-impl AcceptError {
-    /// Stable code, listed in `docs/errors.md`.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::NoKubeconfig => "AGENT-040",
-            Self::Host(_) => "AGENT-041",
-            Self::Kubectl { .. } => "AGENT-042",
-            Self::Stays { .. } => "AGENT-043",
-        }
-    }
-
-    /// The one next thing to try.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::NoKubeconfig => "ask a control-plane node whose install is finished".to_owned(),
-            Self::Host(error) => return error.hint(),
-            Self::Kubectl { .. } => {
-                "see `kubectl get nodes,pods -A -o wide` with the admin kubeconfig".to_owned()
-            }
-            Self::Stays { .. } => format!(
-                "see `kubectl get all -n {NAMESPACE}`; a node that is not Ready keeps its pod"
-            ),
-        })
-    }
-}
-
-impl From<AcceptError> for Failure {
-    fn from(error: AcceptError) -> Self {
-        Self::from_error(error.code(), &error, error.hint())
-    }
 }
 
 /// Make every proof, in a stable order; those that fail are in the list too.

@@ -15,6 +15,7 @@
 
 mod binary;
 mod config;
+mod deadline;
 mod dial;
 mod error;
 mod hint;

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    AgentBinary, SshError, Target,
+    AgentBinary, SshError, Target, deadline,
     dial::dial,
     error::At,
     lane::{Heard, LaneReader, LaneWriter, Opener, Tail},
@@ -184,7 +184,7 @@ impl Session {
         body: RequestBody,
         mut on_event: impl FnMut(Event) + Send,
     ) -> Result<Reply, SshError> {
-        let (name, topic, limit) = manners(&body);
+        let (name, topic, limit) = deadline::manners(&body);
         let (reply, mut answer) = oneshot::channel();
         let (events, mut stream) = mpsc::channel(EVENTS_WAITING);
         let id = self.enlist(Waiting { reply, topic, events }, name)?;
@@ -289,31 +289,6 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.reader.abort();
     }
-}
-
-/// What a request is called, whose events belong to it, and its deadline.
-fn manners(body: &RequestBody) -> (&'static str, Option<String>, Option<Duration>) {
-    use RequestBody as Body;
-    let (name, secs) = match body {
-        Body::Facts => ("reading facts", 60),
-        Body::Survey { .. } => ("surveying the steps", 300),
-        Body::Hold { .. } => ("taking hold of the node", 15),
-        Body::OfferIndex { .. } => ("offering the index", 180),
-        Body::Missing { .. } => ("asking which pieces are missing", 180),
-        Body::StartRun { .. } => ("starting the run", 60),
-        Body::Attach { run, .. } => return ("following the run", Some(run.clone()), None),
-        Body::Provide { .. } => ("handing over a value", 15),
-        Body::MintJoin { .. } => ("making join credentials", 120),
-        Body::Runs => ("listing the runs", 30),
-        Body::Undo => ("starting the undo", 60),
-        Body::Depart => ("leaving the node", 120),
-        Body::Kubeconfig => ("reading the kubeconfig", 30),
-        Body::Accept { timeout_secs, .. } => {
-            let limit = Duration::from_secs(timeout_secs.saturating_add(60));
-            return ("proving the cluster", Some("accept".to_owned()), Some(limit));
-        }
-    };
-    (name, None, Some(Duration::from_secs(secs)))
 }
 
 impl Shared {
