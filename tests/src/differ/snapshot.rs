@@ -16,10 +16,11 @@ impl Snapshot {
         ask_anyway(server, &["timeout", "120", "systemctl", "is-system-running", "--wait"])?;
         wait_for_addresses(server)?;
         let mut snapshot = Self::default();
+        // First, since the walk through /proc/sys sets off an automount there, which is a unit's state.
+        snapshot.take_sysctls(server)?;
         snapshot.take_files(server)?;
         snapshot.take_packages(server)?;
         snapshot.take_units(server)?;
-        snapshot.take_sysctls(server)?;
         snapshot.take_network(server)?;
         snapshot.take_mounts(server)?;
         snapshot.take_users(server)?;
