@@ -16,8 +16,10 @@ help: ## Show this list
 setup: ## Install what the build, the lab and the tests need (Debian 12, root)
 	@tests/setup.sh
 
+# The agent by itself: together with the others it would carry what only they need.
 build: setup ## Build kdc-install and kdc-agent for release
-	@cargo build --release -p kdc-install -p kdc-agent
+	@cargo build --release -p kdc-agent
+	@cargo build --release -p kdc-install -p kdc-tests
 
 demo: build ## A real three-node cluster on lab servers, from one signed bundle (KEEP=1 keeps it)
 	@tests/demo.sh
@@ -36,10 +38,10 @@ bench: build ## Speed, as ratios against named peers in the same run
 	@tests/bench.sh
 
 lab-up: build ## Boot SERVERS lab servers named LAB and leave them running
-	@cargo run --quiet --release -p kdc-tests --bin kdc-lab -- up --name $(LAB) --servers $(SERVERS)
+	@target/release/kdc-lab up --name $(LAB) --servers $(SERVERS)
 
-lab-down: ## Take the lab LAB away
-	@cargo run --quiet --release -p kdc-tests --bin kdc-lab -- down --name $(LAB)
+lab-down: build ## Take the lab LAB away
+	@target/release/kdc-lab down --name $(LAB)
 
 clean: ## Remove build output (the cache under ~/.cache/kdc stays)
 	@cargo clean

@@ -13,7 +13,7 @@ if [ ${#tools[@]} != 0 ]; then
   apt-get -o DPkg::Lock::Timeout=300 update -q >&2
   DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -q -y --no-install-recommends install "${tools[@]}" >&2
 fi
-cargo build --quiet --release -p kdc-install -p kdc-agent -p kdc-tests
+cargo build --quiet --release -p kdc-agent; cargo build --quiet --release -p kdc-install -p kdc-tests
 . tests/bench/figures.sh
 . tests/bench/install.sh
 . tests/bench/check.sh

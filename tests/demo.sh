@@ -8,7 +8,6 @@ bin=$PWD/target/release; work=$(mktemp -d)
 say() { printf '\n%s\n' "$*"; }
 show() { printf '$ %s\n' "${*/#operator /}"; "$@"; }
 
-cargo build --quiet --release -p kdc-install -p kdc-agent -p kdc-tests
 PATH=$bin:$PATH
 finish() {
   if [ "${KEEP:-}" = 1 ]; then
