@@ -23,6 +23,10 @@ packages=(
   ipxe-qemu
   jq                # with rsync and build-essential: compiling Kubernetes (tests/kubernetes)
   rsync
+  python3           # makes images and definitions
+  sudo              # the SSH tests become root as operators do
+  openssl
+  debian-archive-keyring
 )
 missing=()
 for package in "${packages[@]}"; do
