@@ -189,7 +189,7 @@ fn settle_script(name: &str, address: Ipv4Addr, octet: u8, lab: &State) -> Strin
     let gateway = lab.gateway_address();
     let homes: Vec<String> = lab.users.iter().map(|user| user.name.clone()).collect();
     format!(
-        "hostnamectl set-hostname {name} || hostname {name}\n\
+        "hostname {name}\n\
          echo {name} > /etc/hostname\n\
          printf '127.0.0.1 localhost\\n{address} {name}\\n' > /etc/hosts\n\
          echo 'nameserver {gateway}' > /etc/resolv.conf\n\
