@@ -17,6 +17,8 @@ pub mod host;
 pub mod journal;
 pub mod run;
 pub mod serve;
+#[cfg(test)]
+mod small_disk;
 pub mod step;
 pub mod store;
 pub mod wire;

@@ -1,5 +1,7 @@
 //! Journals of released versions, which must load for ever.
 
+use std::path::Path;
+
 use super::*;
 use crate::wire::Outcome;
 

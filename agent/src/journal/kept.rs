@@ -9,7 +9,7 @@ use std::{
 use kdc_bundles::index::Digest;
 use sha2::{Digest as _, Sha256};
 
-use super::sync_directory;
+use super::write::sync_directory;
 use crate::step::{Keep, StepError};
 
 /// Contents kept for undo, in `before/` beside the journal, named by their sha256.

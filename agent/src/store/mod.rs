@@ -193,7 +193,8 @@ impl Store {
     fn create_directory(&self, relative: &str) -> Result<(), StoreError> {
         let path = self.root.join(relative);
         if !path.is_dir() {
-            fs_err::create_dir_all(&path)?;
+            let failed = |cause| write_failed(cause, &path, &Digest::of(b""), 0);
+            fs_err::create_dir_all(&path).map_err(failed)?;
             fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
         }
         Ok(())

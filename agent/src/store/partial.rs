@@ -42,16 +42,17 @@ impl Partial {
         piece_size: u64,
     ) -> Result<Option<Self>, StoreError> {
         let (map_path, data_path) = (map_path(store, &blob.digest), data_path(store, &blob.digest));
+        let failed = |cause| write_failed(cause, &map_path, &blob.digest, blob.size);
         loop {
             if store.has(blob) {
                 return Ok(None);
             }
-            let map = lock(open_private(&map_path)?.into_file())?;
+            let map = lock(open_private(&map_path).map_err(failed)?.into_file())?;
             // Between open and lock another process may have finished the blob and removed the map.
             if !same_file(&map, &map_path) {
                 continue;
             }
-            let data = open_private(&data_path)?;
+            let data = open_private(&data_path).map_err(failed)?;
             let partial = Self {
                 blob: blob.clone(),
                 piece_size,
@@ -187,11 +188,11 @@ fn map_path(store: &Store, blob: &Digest) -> PathBuf {
     store.root.join("partial").join(format!("{}.have", blob.hex()))
 }
 
-fn open_private(path: &std::path::Path) -> Result<fs_err::File, StoreError> {
+fn open_private(path: &std::path::Path) -> std::io::Result<fs_err::File> {
     let mut options = fs_err::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     fs_err::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    Ok(options.open(path)?)
+    options.open(path)
 }
 
 fn lock(file: std::fs::File) -> Result<Flock<std::fs::File>, StoreError> {

@@ -7,7 +7,10 @@ use kdc_bundles::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::piece::PieceHeader;
+use crate::{
+    small_disk::{PAGE as PAGE_BYTES, SmallDisk},
+    wire::piece::PieceHeader,
+};
 
 const PIECE: u64 = 8;
 
@@ -295,6 +298,53 @@ fn a_full_disk_is_named_with_what_is_needed() {
     let text = error.to_string();
     assert!(text.contains("/proc") && text.contains("4096 more bytes"), "{text}");
     assert_eq!(error.code(), "AGENT-017");
+}
+
+#[test]
+fn on_a_full_disk_the_store_says_so_keeps_what_came_and_asks_only_for_the_rest() {
+    let name = "store::tests::\
+                on_a_full_disk_the_store_says_so_keeps_what_came_and_asks_only_for_the_rest";
+    let Some(disk) = SmallDisk::within(name, 64) else { return };
+    let content: Vec<u8> = (0..40 * PAGE_BYTES)
+        .map(|place| (place % 251) as u8 ^ (place / PAGE_BYTES) as u8)
+        .collect();
+    let index = index_of(&[&content], PAGE_BYTES as u64);
+    let text = String::from_utf8(index.to_bytes()).unwrap();
+    let store = Store::at_boot(&disk.root().join("store"), "b1");
+    disk.leave(0);
+    let refused = store.lay_out(&text, index.clone(), "", &[]).unwrap_err();
+    assert_eq!(refused.code(), "AGENT-017", "{refused}");
+    disk.free();
+    let shelf = store.lay_out(&text, index, "", &[]).unwrap();
+    let blob = Digest::of(&content);
+    let everything = |ranges: &[(u32, u32)]| {
+        let mut bytes = Vec::new();
+        for piece in ranges.iter().flat_map(|(start, end)| *start..*end) {
+            let slice = content.chunks(PAGE_BYTES).nth(piece as usize).unwrap();
+            bytes.extend(PieceHeader { blob: 0, piece, length: PAGE_BYTES as u32 }.to_bytes());
+            bytes.extend(slice);
+        }
+        ended(bytes)
+    };
+    let mut came = 0;
+    for left in [0, 1, 2, 9] {
+        disk.leave(left);
+        let missing = shelf.missing(std::slice::from_ref(&blob)).unwrap()[0].ranges.clone();
+        let received = receive(&shelf, everything(&missing).as_slice());
+        let failure = received.failure.unwrap();
+        assert_eq!(failure.code, "AGENT-017", "{left}: {failure}");
+        let root = disk.root().display().to_string();
+        assert!(failure.message.contains(&root), "{failure}");
+        came += received.pieces;
+        disk.free();
+        let missing = shelf.missing(std::slice::from_ref(&blob)).unwrap()[0].ranges.clone();
+        assert_eq!(missing, [(u32::try_from(came).unwrap(), 40)], "{left}");
+    }
+    assert!(came > 5, "{came}");
+    let missing = shelf.missing(std::slice::from_ref(&blob)).unwrap()[0].ranges.clone();
+    let received = receive(&shelf, everything(&missing).as_slice());
+    assert_eq!((received.pieces, received.failure), (40 - came, None));
+    assert_eq!(read(&shelf, &content).unwrap(), content);
 }
 
 proptest! {
