@@ -203,6 +203,7 @@ fn build_artifact(one: &Planned<'_>, hashed: &Hashed<'_>) -> Artifact {
         digest: blobs[0].clone(),
         blobs,
         roles: definition.roles.clone(),
+        unpack_to: definition.unpack_to.clone(),
         licence: definition.licence.clone(),
         source: shown_source(&definition.source),
     }

@@ -92,6 +92,7 @@ fn parse_kind(kind: &str) -> Option<ArtifactKind> {
         "package" => ArtifactKind::Package,
         "file" => ArtifactKind::File,
         "agent" => ArtifactKind::Agent,
+        "archive" => ArtifactKind::Archive,
         _ => return None,
     })
 }
@@ -105,7 +106,8 @@ struct Planner<'a> {
 impl Planner<'_> {
     fn artifact<'d>(&mut self, definition: &'d ArtifactDefinition) -> Result<Planned<'d>, String> {
         let kind = parse_kind(&definition.kind).ok_or_else(|| {
-            "its kind is unknown; kinds are binary, image, chart, package, file, agent".to_owned()
+            "its kind is unknown; kinds are binary, image, chart, package, file, agent, archive"
+                .to_owned()
         })?;
         if !is_artifact_name(&definition.name) {
             return Err("the name has blanks, unprintable characters, or empty, `.` or `..` path \
@@ -155,8 +157,10 @@ fn file_type(kind: ArtifactKind) -> &'static str {
     match kind {
         ArtifactKind::Package => "application/vnd.debian.binary-package",
         ArtifactKind::Chart => "application/vnd.cncf.helm.chart.content.v1.tar+gzip",
-        ArtifactKind::Binary | ArtifactKind::Image | ArtifactKind::File | ArtifactKind::Agent => {
-            "application/octet-stream"
-        }
+        ArtifactKind::Binary
+        | ArtifactKind::Image
+        | ArtifactKind::File
+        | ArtifactKind::Agent
+        | ArtifactKind::Archive => "application/octet-stream",
     }
 }

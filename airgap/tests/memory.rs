@@ -33,6 +33,7 @@ fn creating_and_proving_a_large_bundle_stays_under_64_mib() {
             platform: None,
             version: None,
             roles: Vec::new(),
+            unpack_to: None,
             licence: None,
             source: Source::Path("large".into()),
         }],

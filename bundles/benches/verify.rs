@@ -81,6 +81,7 @@ fn make(path: &Path, key: &SigningKey, mebibytes: u64) -> Result<(), Box<dyn Err
         digest: blob.digest.clone(),
         blobs: vec![blob.digest.clone()],
         roles: Vec::new(),
+        unpack_to: None,
         licence: None,
         source: None,
     };

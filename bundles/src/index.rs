@@ -102,6 +102,9 @@ pub enum ArtifactKind {
     File,
     /// `kdc-agent` itself, for one platform.
     Agent,
+    /// A tar, plain or compressed, whose members nodes get below [`Artifact::unpack_to`]. The last,
+    /// since artifacts are sorted by kind and the order of a written index never changes.
+    Archive,
 }
 
 impl ArtifactKind {
@@ -115,6 +118,7 @@ impl ArtifactKind {
             Self::Package => "package",
             Self::File => "file",
             Self::Agent => "agent",
+            Self::Archive => "archive",
         }
     }
 }
@@ -149,6 +153,10 @@ pub struct Artifact {
     /// Node roles that need it (`control-plane`, `worker`); empty means every node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
+    /// Directory on the node below which an archive is unpacked (`/usr/local`); archives have one,
+    /// nothing else does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unpack_to: Option<String>,
     /// SPDX expression, when the definition states one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub licence: Option<String>,
@@ -211,6 +219,7 @@ impl Index {
             .ok()
             .map(|position| &self.blobs[position])
     }
+
     /// Place of that blob in [`Index::blobs`]: its number in the file and on the wire.
     #[must_use]
     pub fn ordinal(&self, digest: &Digest) -> Option<usize> {

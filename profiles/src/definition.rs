@@ -47,7 +47,7 @@ pub enum Source {
 pub struct ArtifactDefinition {
     /// Name; full reference for images.
     pub name: String,
-    /// `binary`, `image`, `chart`, `package`, `file`, `agent`.
+    /// `binary`, `image`, `chart`, `package`, `file`, `agent`, `archive`.
     pub kind: String,
     /// `linux/amd64`; absent means any.
     #[serde(default)]
@@ -58,6 +58,9 @@ pub struct ArtifactDefinition {
     /// Node roles that need it; empty means all.
     #[serde(default)]
     pub roles: Vec<String>,
+    /// Directory on the node below which an archive's members go; for archives, and only for them.
+    #[serde(default)]
+    pub unpack_to: Option<String>,
     /// SPDX expression.
     #[serde(default)]
     pub licence: Option<String>,

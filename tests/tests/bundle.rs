@@ -50,6 +50,7 @@ impl Sample {
             digest: blob.digest.clone(),
             blobs: vec![blob.digest.clone()],
             roles: Vec::new(),
+            unpack_to: None,
             licence: None,
             source: None,
         });

@@ -60,6 +60,7 @@ fn index_of(contents: &[&[u8]], piece_size: u64) -> Index {
         digest: blob.digest.clone(),
         blobs: vec![blob.digest.clone()],
         roles: Vec::new(),
+        unpack_to: None,
         licence: None,
         source: None,
     });

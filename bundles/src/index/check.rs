@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, io};
 
-use super::{Artifact, Blob, INDEX_VERSION, Index, MAX_INDEX_BYTES};
+use super::{Artifact, ArtifactKind, Blob, INDEX_VERSION, Index, MAX_INDEX_BYTES};
 
 /// Smallest piece an index may ask for.
 pub const MIN_PIECE_SIZE: u64 = 4 * 1024;
@@ -216,11 +216,29 @@ fn check_artifact(artifact: &Artifact) -> Result<(), IndexError> {
     for role in &artifact.roles {
         name(&place, role)?;
     }
+    check_unpack_to(&place, artifact)?;
     require(artifact.blobs.first() == Some(&artifact.digest), &place, || {
         "its list of blobs does not begin with its root blob".to_owned()
     })?;
     let distinct: BTreeSet<_> = artifact.blobs.iter().collect();
     require(distinct.len() == artifact.blobs.len(), &place, || "a blob is listed twice".to_owned())
+}
+
+fn check_unpack_to(place: &str, artifact: &Artifact) -> Result<(), IndexError> {
+    match (artifact.kind, &artifact.unpack_to) {
+        (ArtifactKind::Archive, None) => {
+            require(false, place, || "an archive has no `unpackTo`".to_owned())
+        }
+        (ArtifactKind::Archive, Some(directory)) => {
+            require(is_node_directory(directory), place, || {
+                format!("`unpackTo` is `{}`, not a folder below `/`", shown(directory))
+            })
+        }
+        (kind, Some(_)) => {
+            require(false, place, || format!("`unpackTo` is for archives, and this is a {kind}"))
+        }
+        (_, None) => Ok(()),
+    }
 }
 
 /// What artifacts are sorted by.
@@ -265,6 +283,12 @@ fn artifact_name(place: &str, value: &str) -> Result<(), IndexError> {
     require(is_artifact_name(value), place, || {
         "the name has blanks, unprintable characters, or empty, `.` or `..` path parts".to_owned()
     })
+}
+
+/// An absolute directory other than `/`, in one spelling: no blanks, no empty, `.` or `..` part.
+#[must_use]
+pub fn is_node_directory(text: &str) -> bool {
+    text.strip_prefix('/').is_some_and(is_artifact_name)
 }
 
 fn text(place: &str, value: &str, most: usize) -> Result<(), IndexError> {
@@ -323,6 +347,7 @@ mod tests {
             digest: blob.digest.clone(),
             blobs: vec![blob.digest.clone()],
             roles: vec!["worker".to_owned()],
+            unpack_to: None,
             licence: None,
             source: Some("x".to_owned()),
         });
@@ -392,6 +417,8 @@ mod tests {
             (|i| i.artifacts[0].platform = Some("linux".to_owned()), "not a platform"),
             (|i| i.artifacts[0].media_type = "x".to_owned(), "no media type"),
             (|i| i.artifacts[0].roles = vec!["a b".to_owned()], "a b"),
+            (|i| i.artifacts[1].unpack_to = Some("/opt".to_owned()), "for archives"),
+            (|i| i.artifacts[1].kind = ArtifactKind::Archive, "no `unpackTo`"),
             (|i| i.artifacts[0].blobs.clear(), "root blob"),
             (|i| i.artifacts[0].digest = Digest::of(b"?"), "root blob"),
             (|i| i.artifacts[0].blobs.push(Digest::of(b"?")), "not in the list of blobs"),
@@ -415,6 +442,26 @@ mod tests {
         index.artifacts[1].name = index.artifacts[0].name.clone();
         index.artifacts[1].platform = Some("linux/amd64".to_owned());
         assert!(index.check().unwrap_err().to_string().contains("any platform and for one"));
+    }
+
+    #[test]
+    fn an_archive_says_where_it_goes_and_only_to_a_folder_below_the_root() {
+        let mut index = two();
+        index.artifacts[1].kind = ArtifactKind::Archive;
+        for (directory, good) in [
+            ("/usr/local", true),
+            ("/opt/cni/bin", true),
+            ("/", false),
+            ("usr/local", false),
+            ("/usr/../etc", false),
+            ("/usr/local/", false),
+            ("/a b", false),
+            ("", false),
+        ] {
+            index.artifacts[1].unpack_to = Some(directory.to_owned());
+            let read = Index::parse(&index.to_bytes());
+            assert_eq!(read.is_ok(), good, "{directory:?}: {read:?}");
+        }
     }
 
     #[test]

@@ -42,6 +42,7 @@ fn artifact(kind: ArtifactKind, name: &str, size: u64, roles: &[&str]) -> (Artif
         digest: digest.clone(),
         blobs: vec![digest],
         roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+        unpack_to: None,
         licence: None,
         source: None,
     };

@@ -20,6 +20,7 @@ const KINDS: &[(&str, &str)] = &[
     ("package", "package"),
     ("file", "file"),
     ("agent", "agent"),
+    ("archive", "archive"),
 ];
 
 const NODE_ROLES: &[(&str, &str)] = &[("control-plane", "control-plane"), ("worker", "worker")];
@@ -127,6 +128,7 @@ fn read_artifact(place: &Place<'_>, problems: &mut Problems) -> Option<ArtifactD
         let roles: Vec<_> = places.iter().map(|place| place.one_of(problems, NODE_ROLES)).collect();
         roles.into_iter().map(|role| role.map(str::to_owned)).collect()
     });
+    let unpack_to = read_unpack_to(&mut fields, place, kind, problems);
     let licence = optional_text(&mut fields, "licence", problems);
     let source = fields
         .required(problems, "source", "one of `path`, `oci`, `url`, `registry`")
@@ -138,9 +140,42 @@ fn read_artifact(place: &Place<'_>, problems: &mut Problems) -> Option<ArtifactD
         platform: platform?,
         version: version?,
         roles: roles?,
+        unpack_to: unpack_to?,
         licence: licence?,
         source: source?,
     })
+}
+
+/// `Some(None)` when it is rightly absent, `None` when it is wrong. Without a kind nothing is known.
+fn read_unpack_to(
+    fields: &mut Fields<'_>,
+    artifact: &Place<'_>,
+    kind: Option<&str>,
+    problems: &mut Problems,
+) -> Option<Option<String>> {
+    const EXPECTED: &str = "a folder on the node below `/`, e.g. `/usr/local`";
+    let place = fields.optional("unpackTo");
+    let is_archive = kind? == "archive";
+    let Some(place) = place else {
+        if is_archive {
+            artifact.wrong(problems, "this archive has no `unpackTo`", EXPECTED);
+        }
+        return (!is_archive).then_some(None);
+    };
+    if !is_archive {
+        place.wrong(problems, "only archives are unpacked", "`kind: archive`, or no `unpackTo`");
+        return None;
+    }
+    let text = place.text(problems)?;
+    let good = text.strip_prefix('/').is_some_and(|below| {
+        below.split('/').all(|part| {
+            !matches!(part, "" | "." | "..") && part.bytes().all(|byte| byte.is_ascii_graphic())
+        })
+    });
+    if !good {
+        place.wrong(problems, format!("`{text}` can't be unpacked to"), EXPECTED);
+    }
+    good.then(|| Some(text.to_owned()))
 }
 
 fn read_platform(place: &Place<'_>, problems: &mut Problems) -> Option<String> {
@@ -265,7 +300,10 @@ mod tests {
                     - {name: a, kind: file, platform: amd64, source: {url: {url: y, digest: z}}}\n\
                     - {name: b, kind: file, roles: [master], source: {path: x}}\n\
                     - {name: c, kind: file, source: {path: x}}\n\
-                    - {name: c, kind: file, source: {path: y}}\n";
+                    - {name: c, kind: file, source: {path: y}}\n\
+                    - {name: d, kind: archive, source: {path: y}}\n\
+                    - {name: e, kind: archive, unpackTo: /a/../b, source: {path: y}}\n\
+                    - {name: f, kind: file, unpackTo: /opt, source: {path: y}}\n";
         let problems = parse(text, "d.yaml").expect_err("mistakes");
         let seen: Vec<(u64, &str)> =
             problems.list().iter().map(|p| (p.line, p.field.as_str())).collect();
@@ -281,6 +319,9 @@ mod tests {
                 (8, "artifacts[3].source.url.digest"),
                 (9, "artifacts[4].roles[0]"),
                 (11, "artifacts[6]"),
+                (12, "artifacts[7]"),
+                (13, "artifacts[8].unpackTo"),
+                (14, "artifacts[9].unpackTo"),
             ],
             "{problems}"
         );
