@@ -1,13 +1,13 @@
 //! `kdc-agent`: the hand of kdc on one node.
 
-use std::{path::Path, process::ExitCode, sync::atomic::AtomicBool};
+use std::{path::Path, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use kdc_agent::{
     daemon,
-    host::SystemHost,
-    run::{self, FileValues, Observer},
+    host::{Host as _, SystemHost},
+    run::{self, FileValues, NoteWriter, Observer, RunError},
     serve::{self, Places},
     step::{NodePlan, Step, change::BlobSource},
     store::{EmptyShelf, Store, receive},
@@ -88,7 +88,7 @@ fn main() -> ExitCode {
     match act(arguments.command) {
         Ok(code) => code,
         Err(error) => {
-            tell(&format!("error: {error:#}"));
+            tell(&in_full(&error));
             ExitCode::from(1)
         }
     }
@@ -136,15 +136,21 @@ fn receive_pieces(index: &Digest) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(received.failure.is_some())))
 }
 
-/// What a run reports goes to systemd's journal, without secrets; the run's own journal is the
-/// record. Images that containerd has taken over are removed from the store at once.
+/// What a run reports goes to systemd's journal and to who is attached, without secrets; the run's
+/// own journal is the record. Images that containerd has taken over are removed from the store at once.
 struct Telling<'a> {
     store: Store,
+    notes: &'a NoteWriter,
     plan: Option<&'a NodePlan>,
 }
 
 impl Observer for Telling<'_> {
+    fn recorded(&self, seq: u64) {
+        self.notes.recorded(seq);
+    }
+
     fn event(&self, event: &Event) {
+        self.notes.event(event);
         match serde_json::to_string(event) {
             Ok(line) => tracing::info!("{line}"),
             Err(cause) => tracing::warn!(%cause, "an event that can't be shown"),
@@ -190,7 +196,8 @@ fn blobs_of(step: &Step) -> Vec<&Digest> {
 fn carry_out(id: &str) -> anyhow::Result<ExitCode> {
     let (host, places) = (SystemHost::new(), Places::system());
     let directory = run_directory(&places, id)?;
-    let plan = run::load_plan(&directory)?;
+    let notes = NoteWriter::begin(&places.volatile, id);
+    let plan = told(&notes, &host, run::load_plan(&directory))?;
     let store = Store::system();
     let shelf = store.shelf(&plan.index);
     if let Err(error) = &shelf {
@@ -198,20 +205,43 @@ fn carry_out(id: &str) -> anyhow::Result<ExitCode> {
         tracing::warn!(%error, "no content on this node");
     }
     let blobs: &dyn BlobSource = shelf.as_ref().map_or(&EmptyShelf, |shelf| shelf);
-    let telling = Telling { store: store.clone(), plan: Some(&plan) };
-    let stop = run::stop_on_signals()?;
+    let telling = Telling { store: store.clone(), notes: &notes, plan: Some(&plan) };
+    let stop = run::stop_on_signals().context("can't listen to signals")?;
     let values = FileValues::of_run(&host, id);
-    let outcome = run::execute(&directory, &host, blobs, &values, &telling, &stop)?;
+    let ended = run::execute(&directory, &host, blobs, &values, &telling, &stop);
+    let outcome = told(&notes, &host, ended)?;
+    if matches!(outcome, Outcome::Finished { .. })
+        && let Err(error) = values.forget()
+    {
+        tracing::warn!(%error, "values that are not needed any more stay until a reboot");
+    }
     Ok(exit_of(&outcome))
 }
 
 fn take_back(id: &str) -> anyhow::Result<ExitCode> {
     let (host, places) = (SystemHost::new(), Places::system());
-    let telling = Telling { store: Store::system(), plan: None };
-    let stop: std::sync::Arc<AtomicBool> = run::stop_on_signals()?;
+    run::check_run_id(id)?;
+    let notes = NoteWriter::begin(&places.volatile, id);
+    let store = Store::system();
+    // Undo needs nothing of it, and the disk it fills may be the reason for the undo.
+    match store.prune(&std::collections::BTreeSet::new()) {
+        Ok(bytes) => tracing::info!(bytes, "the store was emptied"),
+        Err(error) => tracing::warn!(%error, "the store stays as it is"),
+    }
+    let telling = Telling { store, notes: &notes, plan: None };
+    let stop = run::stop_on_signals().context("can't listen to signals")?;
     let values = FileValues::of_run(&host, id);
-    let outcome = run::undo(&places.runs, id, &host, &EmptyShelf, &values, &telling, &stop)?;
-    Ok(exit_of(&outcome))
+    let ended = run::undo(&places.runs, id, &host, &EmptyShelf, &values, &telling, &stop);
+    Ok(exit_of(&told(&notes, &host, ended)?))
+}
+
+/// A run that can't go on has no journal to say why in, so those who watch are told apart from it.
+fn told<T>(
+    notes: &NoteWriter,
+    host: &SystemHost,
+    result: Result<T, RunError>,
+) -> Result<T, RunError> {
+    result.inspect_err(|error| notes.stopped(&Failure::from(error), host.now_unix_ms()))
 }
 
 fn run_directory(places: &Places, id: &str) -> anyhow::Result<std::path::PathBuf> {
@@ -273,6 +303,16 @@ fn in_words(outcome: &Outcome) -> String {
         Outcome::Running { awaits: Some(value) } => format!("waits for `{value}`"),
         Outcome::Running { awaits: None } => "going on".to_owned(),
     }
+}
+
+/// With its code and the next thing to try, where there are such.
+fn in_full(error: &anyhow::Error) -> String {
+    let Some(Failure { code, message, hint }) = error.downcast_ref::<RunError>().map(Failure::from)
+    else {
+        return format!("error: {error:#}");
+    };
+    let hint = hint.map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+    format!("error[{code}]: {message}{hint}")
 }
 
 fn show(text: &str) {

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::atomic::AtomicBool, time::Duration};
 
 use super::{
-    Observer, PLAN_FILE, RunError, Standing, Teller, check_run_id, failure_of, load_plan, standing,
+    Observer, PLAN_FILE, RunError, Standing, Teller, check_run_id, has_undone, load_plan, standing,
     stopped,
 };
 use crate::{
@@ -127,7 +127,7 @@ fn open_or_resume(
         Entry::Opened { plan: begun, .. } if *begun == digest => {}
         _ => return Err(unfit("its journal was begun with another plan".to_owned())),
     }
-    if journal.records().iter().any(|record| matches!(record.entry, Entry::Undone { .. })) {
+    if has_undone(journal.records()) {
         return Err(RunError::WasUndone { run: teller.run.clone() });
     }
     let finished = Entry::Ended { outcome: count(plan, journal) };
@@ -150,7 +150,7 @@ enum Stop {
 
 impl From<StepError> for Stop {
     fn from(error: StepError) -> Self {
-        Self::Step(failure_of(&error))
+        Self::Step(error.failure())
     }
 }
 

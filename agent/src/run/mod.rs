@@ -7,12 +7,14 @@
 //! | [`undo`] | take back everything in force, newest run first |
 //! | [`list`], [`in_force`] | what runs there are; what of them stands |
 //! | [`survey`] | which steps are as wanted now; changes nothing |
+//! | [`NoteWriter`] | what a run says between two lines of its journal, for those who watch |
 //! | [`start_unit`] | have systemd run one of the above in a unit of its own |
 //!
 //! The order is always: look, judge, write down, change, write down. After a crash a step that was
 //! begun is applied again, and what was seen *first* stays what undo restores.
 
 mod execute;
+mod notes;
 mod survey;
 mod undo;
 mod unit;
@@ -24,6 +26,8 @@ use std::{
 
 pub use execute::{create, execute};
 use kdc_bundles::index::Digest;
+pub use notes::{NOTES_FILE, NoteWriter, forget_notes};
+pub(crate) use notes::{Note, NoteReader, Said};
 pub use survey::survey;
 pub use undo::undo;
 pub use unit::{start_unit, stop_on_signals};
@@ -31,7 +35,7 @@ pub use unit::{start_unit, stop_on_signals};
 use crate::{
     host::{Attributes, Host, HostError},
     journal::{self, Entry, JournalError, Reading},
-    step::{NodePlan, StepError, change::Values},
+    step::{NodePlan, change::Values},
     wire::{Event, EventBody, Failure, Outcome, RunSummary, SecretText},
 };
 
@@ -51,6 +55,9 @@ pub const MAX_PLAN_BYTES: u64 = 96 * 1024 * 1024;
 pub trait Observer {
     /// An event; `seq` 0 if it is not in the journal.
     fn event(&self, event: &Event);
+
+    /// The journal has this line now, whether it makes an event or not.
+    fn recorded(&self, _seq: u64) {}
 }
 
 /// A run that could not go on for a reason that is not a step's.
@@ -114,20 +121,19 @@ impl RunError {
         match self {
             Self::Journal(error) => error.hint(),
             Self::Host(error) => error.hint(),
-            Self::File { .. } | Self::RunId { .. } => None,
+            Self::File { path, .. } => {
+                Some(format!("check disk space and permissions of {}", path.display()))
+            }
+            Self::RunId { .. } => None,
             Self::Plan { .. } => Some("undo this run, then apply again".to_owned()),
             Self::WasUndone { .. } => Some("start a new run with `apply`".to_owned()),
         }
     }
+}
 
-    /// For the wire.
-    #[must_use]
-    pub fn failure(&self) -> Failure {
-        let mut message = self.to_string();
-        if let Some(cause) = std::error::Error::source(self) {
-            message = format!("{message}: {cause}");
-        }
-        Failure { code: self.code().to_owned(), message, hint: self.hint() }
+impl From<&RunError> for Failure {
+    fn from(error: &RunError) -> Self {
+        Self::from_error(error.code(), error, error.hint())
     }
 }
 
@@ -171,6 +177,16 @@ impl<'a> FileValues<'a> {
         }
         let path = format!("{}/{name}", self.directory);
         self.host.write(&path, value.expose().as_bytes(), Attributes::root(0o600))
+    }
+}
+
+impl FileValues<'_> {
+    /// Remove what was handed over: a run that has finished needs it no more.
+    ///
+    /// # Errors
+    /// If something of it stays.
+    pub fn forget(&self) -> Result<(), HostError> {
+        self.host.remove_tree(&self.directory)
     }
 }
 
@@ -253,6 +269,10 @@ pub fn load_plan(run_dir: &Path) -> Result<NodePlan, RunError> {
 /// # Errors
 /// If a journal is broken or the directory cannot be read.
 pub fn list(runs_dir: &Path) -> Result<Vec<RunSummary>, RunError> {
+    Ok(readings(runs_dir)?.into_iter().map(|(_, summary)| summary).collect())
+}
+
+fn readings(runs_dir: &Path) -> Result<Vec<(Reading, RunSummary)>, RunError> {
     let failed = |source| RunError::File { action: "list", path: runs_dir.to_owned(), source };
     let entries = match fs_err::read_dir(runs_dir) {
         Ok(entries) => entries,
@@ -264,12 +284,14 @@ pub fn list(runs_dir: &Path) -> Result<Vec<RunSummary>, RunError> {
         let directory = entry.map_err(failed)?.path();
         let reading = journal::load(&directory)?;
         if let Some(summary) = summarise(&directory, &reading) {
-            let opened = reading.records.first().map_or(0, |record| record.at_unix_ms);
-            runs.push((opened, summary));
+            runs.push((reading, summary));
         }
     }
-    runs.sort_by(|(left, a), (right, b)| left.cmp(right).then_with(|| a.run.cmp(&b.run)));
-    Ok(runs.into_iter().map(|(_, summary)| summary).collect())
+    let opened = |reading: &Reading| reading.records.first().map_or(0, |first| first.at_unix_ms);
+    runs.sort_by(|(left, a), (right, b)| {
+        opened(left).cmp(&opened(right)).then_with(|| a.run.cmp(&b.run))
+    });
+    Ok(runs)
 }
 
 fn summarise(run_dir: &Path, reading: &Reading) -> Option<RunSummary> {
@@ -302,7 +324,8 @@ pub fn in_force(runs_dir: &Path) -> Result<Vec<RunSummary>, RunError> {
     Ok(list(runs_dir)?.into_iter().filter(|run| run.in_force).collect())
 }
 
-/// An unfinished run of an equal plan, to be resumed instead of starting another.
+/// An unfinished run of an equal plan, to be resumed instead of starting another. One of which an
+/// undo has taken back a part can't be resumed.
 ///
 /// # Errors
 /// As [`list`].
@@ -310,11 +333,18 @@ pub fn unfinished(runs_dir: &Path, plan: &Digest) -> Result<Option<String>, RunE
     let resumable = |outcome: &Outcome| {
         matches!(outcome, Outcome::Failed { .. } | Outcome::Interrupted | Outcome::Running { .. })
     };
-    Ok(list(runs_dir)?
+    Ok(readings(runs_dir)?
         .into_iter()
         .rev()
-        .find(|run| run.plan == *plan && resumable(&run.outcome))
-        .map(|run| run.run))
+        .find(|(reading, run)| {
+            run.plan == *plan && resumable(&run.outcome) && !has_undone(&reading.records)
+        })
+        .map(|(_, summary)| summary.run))
+}
+
+/// Whether an undo has taken back anything of it.
+fn has_undone(records: &[journal::Record]) -> bool {
+    records.iter().any(|record| matches!(record.entry, Entry::Undone { .. }))
 }
 
 /// Where a run's events come from: its journal, its clock, who listens.
@@ -328,6 +358,7 @@ impl Teller<'_> {
     /// Write an entry down, then tell it.
     fn record(&self, journal: &mut journal::Journal, entry: Entry) -> Result<(), JournalError> {
         let record = journal.append(self.host.now_unix_ms(), entry)?;
+        self.observer.recorded(record.seq);
         if let Some(body) = record.entry.event() {
             self.tell(record.seq, record.at_unix_ms, body);
         }
@@ -339,7 +370,7 @@ impl Teller<'_> {
     }
 
     fn note(&self, step: &str, text: &str) {
-        let (step, text) = (step.to_owned(), text.to_owned());
+        let (step, text) = (step.to_owned(), notes::presentable(text));
         self.tell(0, self.host.now_unix_ms(), EventBody::Note { step, text });
     }
 }
@@ -347,11 +378,6 @@ impl Teller<'_> {
 /// Asked to stop between two steps.
 fn stopped(stop: &AtomicBool) -> bool {
     stop.load(Ordering::Relaxed)
-}
-
-/// The failure of a step, with all its causes.
-fn failure_of(error: &StepError) -> Failure {
-    error.failure()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::{path::Path, sync::atomic::AtomicBool, time::Duration};
 use kdc_bundles::index::Digest;
 
 use super::{
-    Observer, RunError, Standing, Teller, check_run_id, failure_of, in_force, load_plan, standing,
+    Observer, RunError, Standing, Teller, check_run_id, in_force, load_plan, standing,
     steps_in_force, stopped,
 };
 use crate::{
@@ -23,8 +23,8 @@ use crate::{
 };
 
 /// Undo all runs under `runs_dir`, telling it as run `id`. A step that cannot be taken back after
-/// three tries is noted and the others are still taken back; the outcome then is the first failure, and calling
-/// this again tries what is left.
+/// three tries is noted and the others are still taken back; the outcome then is the first failure,
+/// and calling this again tries what is left.
 ///
 /// # Errors
 /// If a journal cannot be used.
@@ -110,7 +110,7 @@ impl Undoing<'_> {
                 }
                 Err(error) => {
                     left = true;
-                    let failure = failure_of(&error);
+                    let failure = error.failure();
                     let entry = Entry::Failed { step: name.clone(), failure: failure.clone() };
                     self.teller.record(&mut self.journal, entry)?;
                     self.first.get_or_insert((name, failure));

@@ -44,19 +44,17 @@ pub fn start_unit(
 /// # Errors
 /// If the signals cannot be listened to.
 pub fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
+    use tokio::signal::unix::{SignalKind, signal};
     let stop = Arc::new(AtomicBool::new(false));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut terminate, mut interrupt) = {
+        let _entered = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
     let set = Arc::clone(&stop);
     std::thread::spawn(move || {
-        use tokio::signal::unix::{SignalKind, signal};
         runtime.block_on(async {
-            let listen = |kind| signal(kind);
-            let (Ok(mut term), Ok(mut int)) =
-                (listen(SignalKind::terminate()), listen(SignalKind::interrupt()))
-            else {
-                return;
-            };
-            tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
             set.store(true, Ordering::Relaxed);
         });
     });

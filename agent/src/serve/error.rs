@@ -45,6 +45,14 @@ pub enum ServeError {
         /// How long was waited.
         seconds: u64,
     },
+    /// The run's process ended and could not write down why.
+    #[error("run {run} could not go on: error[{}]: {failure}", failure.code)]
+    Stopped {
+        /// That run.
+        run: String,
+        /// What the process said.
+        failure: Failure,
+    },
     /// A name that can't be a file name.
     #[error("`{name}` is not a value's name: letters, digits and `-`, at most 64")]
     ValueName {
@@ -110,6 +118,7 @@ impl ServeError {
             Self::Run(error) => error.code(),
             Self::Host(_) => "AGENT-033",
             Self::Internal => "AGENT-034",
+            Self::Stopped { .. } => "AGENT-035",
         }
     }
 
@@ -135,6 +144,7 @@ impl ServeError {
             Self::Mint { .. } => "is the API server up? see `crictl ps -a` on the node".to_owned(),
             Self::StillInForce { .. } => "run `kdc-install undo` first".to_owned(),
             Self::Depart { .. } => "remove what the message names, then undo again".to_owned(),
+            Self::Stopped { failure, .. } => return failure.hint.clone(),
             Self::Run(error) => return error.hint(),
             Self::Host(error) => return error.hint(),
             Self::ValueName { .. } | Self::NothingInForce | Self::Internal => return None,

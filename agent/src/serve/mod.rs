@@ -10,6 +10,7 @@ mod depart;
 mod error;
 mod hold;
 mod runs;
+mod tail;
 
 use std::{
     path::PathBuf,
@@ -21,6 +22,8 @@ use tokio::{
     sync::mpsc::{self, Sender},
 };
 
+#[cfg(test)]
+pub(crate) use self::runs::attach;
 pub use self::{error::ServeError, hold::Hold};
 use crate::{
     accept,

@@ -1,20 +1,17 @@
 //! Starting, watching and taking back runs. The runs themselves are units of their own.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use tokio::sync::mpsc::Sender;
 
-use super::{Places, ServeError};
+use super::{Places, ServeError, tail::Tail};
 use crate::{
     facts::now_unix_ms,
     host::{Host, Program},
-    journal::{self, Entry, Record},
-    run::{self, FileValues, RunError},
+    journal,
+    run::{self, FileValues, Note, NoteReader, RunError},
     step::NodePlan,
-    wire::{Event, Message, Outcome, Reply, RunSummary, SecretText},
+    wire::{Message, Outcome, Reply, RunSummary, SecretText},
 };
 
 /// How long a started unit may take until its journal says so.
@@ -22,9 +19,6 @@ const BEGIN_SECS: u64 = 30;
 
 /// Between two looks at a journal.
 const POLL: Duration = Duration::from_millis(75);
-
-/// Looks without news after which the run's process is looked for.
-const QUIET_POLLS: u32 = 14;
 
 fn busy_run(places: &Places) -> Result<Option<RunSummary>, ServeError> {
     let running = |run: &RunSummary| matches!(run.outcome, Outcome::Running { .. });
@@ -78,10 +72,15 @@ pub(super) fn start_undo(host: &dyn Host, places: &Places) -> Result<Reply, Serv
 fn start_unit(host: &dyn Host, places: &Places, id: &str, verb: &str) -> Result<(), ServeError> {
     let directory = places.runs.join(id);
     let before = lines_in(&directory)?;
+    run::forget_notes(&places.volatile);
+    let mut notes = NoteReader::new(&places.volatile, id);
     run::start_unit(host, id, &places.agent, &[verb.to_owned(), id.to_owned()])?;
     // Who attaches next must not take an older end in this journal for the end of this start.
     let mut waited = Duration::ZERO;
     while lines_in(&directory)? <= before {
+        if let Some(failure) = notes.look().into_iter().find_map(Note::into_stopped) {
+            return Err(ServeError::Stopped { run: id.to_owned(), failure });
+        }
         if waited.as_secs() >= BEGIN_SECS {
             return Err(ServeError::NotBegun { run: id.to_owned(), seconds: BEGIN_SECS });
         }
@@ -119,7 +118,7 @@ pub(super) fn provide(
 }
 
 /// Replay a run's events after `after`, then follow it until it ends.
-pub(super) async fn attach(
+pub(crate) async fn attach(
     places: &Places,
     run: &str,
     after: u64,
@@ -130,7 +129,7 @@ pub(super) async fn attach(
     if !directory.is_dir() {
         return Err(ServeError::NoRun { run: run.to_owned() });
     }
-    let mut tail = Tail { run: run.to_owned(), directory, seen: after, length: 0, quiet: 0 };
+    let mut tail = Tail::new(places, run, after);
     loop {
         let (told, outcome) = tail.look()?;
         for event in told {
@@ -145,58 +144,16 @@ pub(super) async fn attach(
     }
 }
 
-/// Follows one journal.
-struct Tail {
-    run: String,
-    directory: PathBuf,
-    seen: u64,
-    length: u64,
-    quiet: u32,
-}
-
-impl Tail {
-    /// What is new, and how it ended if it did.
-    fn look(&mut self) -> Result<(Vec<Event>, Option<Outcome>), ServeError> {
-        let path = self.directory.join(journal::FILE_NAME);
-        let length = fs_err::metadata(path).map_or(0, |meta| meta.len());
-        if length == self.length && self.quiet < QUIET_POLLS {
-            self.quiet += 1;
-            return Ok((Vec::new(), None));
-        }
-        let quiet = length == self.length;
-        (self.length, self.quiet) = (length, 0);
-        let records = journal::load(&self.directory).map_err(RunError::from)?.records;
-        let told = self.events_of(&records);
-        let outcome = match records.last().map(|record| &record.entry) {
-            Some(Entry::Ended { outcome }) => Some(outcome.clone()),
-            // No news for a second: is anybody writing it at all?
-            _ if quiet && !journal::is_busy(&self.directory).map_err(RunError::from)? => {
-                Some(Outcome::Interrupted)
-            }
-            _ => None,
-        };
-        Ok((told, outcome))
-    }
-
-    fn events_of(&mut self, records: &[Record]) -> Vec<Event> {
-        let new = records.iter().filter(|record| record.seq > self.seen);
-        let told = new.filter_map(|record| {
-            let body = record.entry.event()?;
-            let (run, at_unix_ms) = (self.run.clone(), record.at_unix_ms);
-            Some(Event { run, seq: record.seq, at_unix_ms, body })
-        });
-        let told = told.collect();
-        self.seen = self.seen.max(records.last().map_or(0, |record| record.seq));
-        told
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use kdc_bundles::index::Digest;
 
     use super::*;
-    use crate::{journal::Journal, wire::EventBody};
+    use crate::{
+        journal::{Entry, Journal},
+        run::{NoteWriter, Observer as _},
+        wire::{Event, EventBody, Failure},
+    };
 
     fn begun(directory: &Path) -> Journal {
         fs_err::create_dir_all(directory).unwrap();
@@ -215,7 +172,7 @@ mod tests {
     }
 
     fn places(folder: &Path) -> Places {
-        Places { runs: folder.to_owned(), ..Places::system() }
+        Places { runs: folder.to_owned(), volatile: folder.join("run"), ..Places::system() }
     }
 
     #[tokio::test(start_paused = true)]
@@ -253,6 +210,87 @@ mod tests {
         assert_eq!(reply, Reply::Ended { outcome: Outcome::Interrupted });
         let first = receive.recv().await;
         assert!(matches!(first, Some(Message::Event(Event { body: EventBody::Found { .. }, .. }))));
+    }
+
+    fn note(text: &str) -> Event {
+        let body = EventBody::Note { step: "c".into(), text: text.into() };
+        Event { run: "r1".into(), seq: 0, at_unix_ms: 1, body }
+    }
+
+    /// The next event, in a word: its number, or what is noted.
+    async fn next(receive: &mut tokio::sync::mpsc::Receiver<Message>) -> String {
+        match receive.recv().await {
+            Some(Message::Event(Event { body: EventBody::Note { text, .. }, .. })) => text,
+            Some(Message::Event(event)) => event.seq.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn notes_come_in_their_place_and_who_attaches_anew_hears_only_the_current_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = places(folder.path());
+        let mut journal = begun(&folder.path().join("r1"));
+        let writer = NoteWriter::begin(&places.volatile, "r1");
+        writer.recorded(2);
+        writer.event(&note("of the step before"));
+        let (send, mut receive) = tokio::sync::mpsc::channel(16);
+        let (first, sent) = (places.clone(), send.clone());
+        let first = tokio::spawn(async move { attach(&first, "r1", 0, &sent).await });
+        assert_eq!(next(&mut receive).await, "2");
+        assert_eq!(next(&mut receive).await, "of the step before");
+        journal.append(3, Entry::Done { step: "b".into() }).unwrap();
+        writer.recorded(3);
+        writer.event(&note("[certs] one"));
+        writer.event(&note("[certs] two"));
+        for wanted in ["3", "[certs] one", "[certs] two"] {
+            assert_eq!(next(&mut receive).await, wanted);
+        }
+        let (again, sent) = (places.clone(), send.clone());
+        let again = tokio::spawn(async move { attach(&again, "r1", 2, &sent).await });
+        for wanted in ["3", "[certs] two"] {
+            assert_eq!(next(&mut receive).await, wanted, "attached anew");
+        }
+        writer.event(&note("[etcd] three"));
+        for _ in [&first, &again] {
+            assert_eq!(next(&mut receive).await, "[etcd] three");
+        }
+        let outcome = Outcome::Finished { changed: 1, found: 1 };
+        journal.append(4, Entry::Ended { outcome: outcome.clone() }).unwrap();
+        for attached in [first, again] {
+            let reply = attached.await.unwrap().unwrap();
+            assert_eq!(reply, Reply::Ended { outcome: outcome.clone() });
+        }
+        // Whoever attaches now hears nothing of what was said before the end.
+        let reply = attach(&places, "r1", 3, &send).await.unwrap();
+        assert_eq!(reply, Reply::Ended { outcome });
+        for _ in 0..3 {
+            assert_eq!(next(&mut receive).await, "4");
+        }
+        assert!(receive.try_recv().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_could_not_go_on_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = places(folder.path());
+        let journal = begun(&folder.path().join("r1"));
+        let writer = NoteWriter::begin(&places.volatile, "r1");
+        writer.recorded(2);
+        let failure = Failure {
+            code: "JOURNAL-001".into(),
+            message: "cannot write the journal: No space left on device".into(),
+            hint: Some("check disk space".into()),
+        };
+        writer.stopped(&failure, 5);
+        drop(journal);
+        let (send, _receive) = tokio::sync::mpsc::channel(16);
+        let told = Failure::from(attach(&places, "r1", 0, &send).await.unwrap_err());
+        assert_eq!(told.code, "AGENT-035");
+        for part in ["run r1", "JOURNAL-001", "No space left"] {
+            assert!(told.message.contains(part), "{told}");
+        }
+        assert_eq!(told.hint.as_deref(), Some("check disk space"));
     }
 
     #[tokio::test]

@@ -296,6 +296,15 @@ const LEFT: &[(&str, &str)] = &[
     ("/etc/kubernetes/admin.conf", "a"),
 ];
 
+/// What kubeadm prints: its phases, and secrets among them and below.
+const SAID: &str = "[certs] Generating \"ca\" certificate and key\n\
+    [upload-certs] Using certificate key:\n\
+    0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n\
+    [bootstrap-token] Using token: abcdef.0123456789abcdef\n\
+    Then you can join any number of nodes:\n\
+    kubeadm join 10.0.0.1:6443 --token abcdef.0123456789abcdef\n\
+    [phase] done\n";
+
 fn kubeadm(tree: &mut Tree, verb: &str, during: bool) -> Output {
     match verb {
         "reset" => {
@@ -321,7 +330,7 @@ fn kubeadm(tree: &mut Tree, verb: &str, during: bool) -> Output {
             }
         }
     }
-    Output::ok("[phase] done\n")
+    Output::ok(SAID)
 }
 
 fn kubectl(tree: &mut Tree, args: &[&str], input: &[u8]) -> Output {

@@ -1,225 +1,20 @@
 //! Interrupted at every call of every kind, resumed, and taken back.
 
+mod case;
+
 use std::{
-    collections::BTreeMap,
-    io::{Cursor, Read},
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
-    sync::{Mutex, atomic::AtomicBool},
+    sync::atomic::AtomicBool,
 };
 
-use kdc_bundles::index::Digest;
-
+use self::case::{Case, Given, Heard, TOKEN};
 use super::*;
 use crate::{
-    host::fake::{Accident, Died, FakeHost, Tree},
-    step::{
-        BlobError, BlobSource, Condition, Content, ImageSource, PackageSource, PlannedStep, Step,
-    },
-    wire::JoinCredentials,
+    host::fake::{Accident, Died, Tree},
+    serve::{self, Places},
+    small_disk::SmallDisk,
+    wire::Message,
 };
-
-/// Blobs in memory.
-struct Blobs(BTreeMap<Digest, Vec<u8>>);
-
-impl BlobSource for Blobs {
-    fn open(&self, digest: &Digest) -> Result<Box<dyn Read + Send>, BlobError> {
-        let missing = || BlobError::Missing { digest: digest.clone() };
-        Ok(Box::new(Cursor::new(self.0.get(digest).cloned().ok_or_else(missing)?)))
-    }
-
-    fn size(&self, digest: &Digest) -> Result<u64, BlobError> {
-        Ok(self.0.get(digest).map_or(0, |bytes| bytes.len() as u64))
-    }
-}
-
-struct Given;
-
-impl Values for Given {
-    fn get(&self, _name: &str) -> Result<Option<SecretText>, HostError> {
-        let credentials = JoinCredentials {
-            endpoint: "10.0.0.1:6443".to_owned(),
-            token: SecretText::new(TOKEN.to_owned()),
-            ca_cert_hash: "sha256:aa".to_owned(),
-        };
-        Ok(Some(SecretText::new(serde_json::to_string(&credentials).unwrap())))
-    }
-}
-
-const TOKEN: &str = "abcdef.0123456789abcdef";
-
-#[derive(Default)]
-struct Heard(Mutex<Vec<String>>);
-
-impl Observer for Heard {
-    fn event(&self, event: &Event) {
-        self.0.lock().unwrap().push(serde_json::to_string(event).unwrap());
-    }
-}
-
-fn archive() -> Vec<u8> {
-    let mut archive = tar::Builder::new(Vec::new());
-    let mut add = |name: &str, kind: tar::EntryType, content: &[u8]| {
-        let mut header = tar::Header::new_ustar();
-        header.set_entry_type(kind);
-        header.set_size(content.len() as u64);
-        header.set_mode(0o755);
-        archive.append_data(&mut header, name, content).unwrap();
-    };
-    add("tool", tar::EntryType::Directory, b"");
-    add("tool/run", tar::EntryType::Regular, b"#!/bin/sh\n");
-    archive.into_inner().unwrap()
-}
-
-struct Case {
-    plan: NodePlan,
-    blobs: Blobs,
-}
-
-impl Case {
-    #[expect(clippy::too_many_lines, reason = "one entry for each kind of step")]
-    fn of(last: Vec<(&str, Step)>) -> Self {
-        let mut blobs = BTreeMap::new();
-        let mut blob = |bytes: &[u8]| {
-            let digest = Digest::of(bytes);
-            blobs.insert(digest.clone(), bytes.to_vec());
-            digest
-        };
-        let package = |name: &str, digest| PackageSource {
-            name: name.to_owned(),
-            version: "1".to_owned(),
-            digest,
-        };
-        // The fake dpkg reads a package's name out of its file.
-        let packages = ["containerd", "iptables", "nftables"]
-            .map(|name| package(name, blob(name.as_bytes())))
-            .to_vec();
-        let manifest = blob(br#"{"layers":[]}"#);
-        let images = ["k8s.gcr.io/pause:3.2", "docker.io/lab/x:1"].map(|name| ImageSource {
-            name: name.to_owned(),
-            manifest: manifest.clone(),
-            blobs: vec![manifest.clone()],
-        });
-        let text = |path: &str| path.to_owned();
-        let program = blob(b"program");
-        let place = |name: &str| Step::PlaceBinary {
-            path: format!("/usr/local/bin/{name}"),
-            digest: program.clone(),
-        };
-        let file = |path: &str| Step::WriteFile {
-            path: path.to_owned(),
-            mode: 0o640,
-            content: Content::Text("new".to_owned()),
-        };
-        let mut steps = vec![
-            ("directory", Step::CreateDirectory { path: text("/etc/kdc/deep"), mode: 0o700 }),
-            ("new-file", file("/srv/a/b/new")),
-            ("old-file", file("/etc/motd")),
-            ("gone", Step::RemoveFile { path: text("/etc/old") }),
-            ("module", Step::LoadKernelModule { module: text("br_netfilter") }),
-            ("built-in", Step::LoadKernelModule { module: text("overlay") }),
-            ("sysctl", Step::SetSysctl { key: text("net.ipv4.ip_forward"), value: text("1") }),
-            ("swap", Step::DisableSwap),
-            ("firewall", Step::OpenFirewall { ports: vec![text("6443/tcp"), text("22/tcp")] }),
-            ("packages", Step::InstallPackages { packages }),
-            (
-                "containerd",
-                Step::ConfigureContainerd {
-                    sandbox_image: text("k8s.gcr.io/pause:3.2"),
-                    cni_bin_dir: text("/usr/lib/cni"),
-                    systemd_cgroup: false,
-                    restrict_oom_score_adj: true,
-                },
-            ),
-            ("archive", Step::UnpackArchive { digest: blob(&archive()), target: text("/opt/k") }),
-            ("kubeadm", place("kubeadm")),
-            ("kubectl", place("kubectl")),
-            (
-                "unit",
-                Step::InstallUnit {
-                    unit: text("kubelet.service"),
-                    content: text("[Service]\n"),
-                    drop_ins: BTreeMap::from([("10-a.conf".into(), text("[Service]\n"))]),
-                },
-            ),
-            (
-                "unit-state",
-                Step::SetUnitState { unit: text("kubelet.service"), enabled: true, active: None },
-            ),
-            ("images", Step::ImportImages { images: images.to_vec() }),
-            (
-                "routes",
-                Step::ConfigureHostRoutes {
-                    pod_cidr: text("10.244.0.0/24"),
-                    cluster_cidr: text("10.244.0.0/16"),
-                    service_cidr: text("10.96.0.0/12"),
-                    peers: BTreeMap::from([("10.0.0.2".into(), text("10.244.1.0/24"))]),
-                },
-            ),
-        ];
-        steps.extend(last);
-        let planned = steps.into_iter().map(|(id, step)| PlannedStep {
-            id: id.to_owned(),
-            phase: "host".to_owned(),
-            needs: if id == "join" { vec!["join".to_owned()] } else { Vec::new() },
-            step,
-        });
-        let plan = NodePlan {
-            node: "n1".to_owned(),
-            cluster: "c".to_owned(),
-            index: Digest::of(b""),
-            steps: planned.collect(),
-        };
-        Self { plan, blobs: Blobs(blobs) }
-    }
-
-    fn control_plane() -> Self {
-        let wait = |condition| Step::WaitUntil { condition, timeout_secs: 5 };
-        let labels = BTreeMap::from([("x".to_owned(), "y".to_owned())]);
-        Self::of(vec![
-            ("init", Step::InitControlPlane { config: "kind: X\n".to_owned() }),
-            ("ready", wait(Condition::NodesReady { nodes: vec!["n1".to_owned()] })),
-            ("labels", Step::SetNodeLabels { node: "n1".to_owned(), labels, taints: Vec::new() }),
-            (
-                "manifests",
-                Step::ApplyManifests { name: "dns".to_owned(), manifests: "kind: X\n".to_owned() },
-            ),
-        ])
-    }
-
-    fn worker() -> Self {
-        let config = "kind: JoinConfiguration\n".to_owned();
-        Self::of(vec![("join", Step::JoinNode { config })])
-    }
-
-    fn host() -> FakeHost {
-        let host = FakeHost::debian();
-        host.plant("/etc/old", "keep me");
-        host.plant("/@ufw/22|tcp", "");
-        host.plant("/var/lib/kdc/store/x", "");
-        host.plant("/run/kdc/hold", "");
-        host
-    }
-
-    fn execute(&self, runs: &Path, host: &FakeHost) -> Result<Outcome, RunError> {
-        self.execute_for(runs, host, &Heard::default())
-    }
-
-    fn execute_for(
-        &self,
-        runs: &Path,
-        host: &FakeHost,
-        heard: &Heard,
-    ) -> Result<Outcome, RunError> {
-        let directory = create(runs, "r1", &self.plan)?;
-        execute(&directory, host, &self.blobs, &Given, heard, &AtomicBool::new(false))
-    }
-
-    fn undo(&self, runs: &Path, host: &FakeHost) -> Result<Outcome, RunError> {
-        let stop = AtomicBool::new(false);
-        undo(runs, "undo-1", host, &self.blobs, &Given, &Heard::default(), &stop)
-    }
-}
 
 /// In memory where there is such a place: these tests sync many thousand times.
 fn directory() -> tempfile::TempDir {
@@ -402,4 +197,89 @@ fn a_foreign_kubernetes_is_refused_and_survives_undo() {
     assert_eq!((step.as_str(), failure.code.as_str()), ("init", "STEP-003"));
     case.undo(runs.path(), &host).unwrap();
     assert_eq!(differences(&start, &host.tree()), [""; 0]);
+}
+
+#[test]
+fn a_run_that_was_taken_back_in_part_is_not_resumed_by_a_new_apply() {
+    let (case, runs, host) = (Case::worker(), directory(), Case::host());
+    case.execute(runs.path(), &host).unwrap();
+    let digest = case.plan.digest().unwrap();
+    // An undo that died after its first steps.
+    let mut journal = journal::Journal::open(&runs.path().join("r1")).unwrap();
+    journal.append(0, Entry::Undone { step: "join".to_owned() }).unwrap();
+    drop(journal);
+    assert_eq!(list(runs.path()).unwrap()[0].outcome, Outcome::Interrupted);
+    assert_eq!(unfinished(runs.path(), &digest).unwrap(), None);
+}
+
+/// A run with kubeadm's output on one side, an attached installer on the other.
+#[tokio::test(start_paused = true)]
+async fn the_phases_of_kubeadm_reach_who_is_attached_and_its_secrets_do_not() {
+    let (case, runs, host) = (Case::control_plane(), directory(), Case::host());
+    let volatile = runs.path().join("volatile");
+    let writer = NoteWriter::begin(&volatile, "r1");
+    case.execute_for(runs.path(), &host, &writer).unwrap();
+    let file = fs_err::read_to_string(volatile.join(NOTES_FILE)).unwrap();
+    // As it stood while `init` was at work: who attaches late hears where it is.
+    let journal = runs.path().join("r1/journal.jsonl");
+    let whole = fs_err::read_to_string(&journal).unwrap();
+    let done = whole.lines().position(|line| line.contains(r#"{"is":"done","step":"init"}"#));
+    let so_far: String = whole.split_inclusive('\n').take(done.unwrap()).collect();
+    fs_err::write(&journal, so_far).unwrap();
+
+    let places = Places { runs: runs.path().to_owned(), volatile, agent: "/x".into() };
+    let (send, mut receive) = tokio::sync::mpsc::channel(256);
+    let reply = serve::attach(&places, "r1", 0, &send).await.unwrap();
+    assert_eq!(reply, crate::wire::Reply::Ended { outcome: Outcome::Interrupted });
+    drop(send);
+    let mut told = Vec::new();
+    while let Some(Message::Event(event)) = receive.recv().await {
+        told.push(serde_json::to_string(&event).unwrap());
+    }
+    assert!(told.last().unwrap().contains("[phase] done"), "{told:?}");
+    for phase in ["[certs] Generating", "[bootstrap-token] Using token: ****", "[phase] done"] {
+        assert!(file.contains(phase), "{phase}: {file}");
+    }
+    for secret in [TOKEN, &"0123456789abcdef".repeat(4), "kubeadm join"] {
+        assert!(!file.contains(secret) && !told.concat().contains(secret), "{secret}: {file}");
+    }
+}
+
+#[test]
+fn a_run_on_a_full_disk_changes_nothing_it_has_not_written_down() {
+    let name = "run::tests::a_run_on_a_full_disk_changes_nothing_it_has_not_written_down";
+    let Some(disk) = SmallDisk::within(name, 256) else { return };
+    let case = Case::control_plane();
+    let mut stopped_at = std::collections::BTreeSet::new();
+    for left in 0..7 {
+        let (runs, host) = (disk.root().join(format!("runs-{left}")), Case::host());
+        let start = host.tree();
+        create(&runs, "r1", &case.plan).unwrap();
+        drop(journal::Journal::open(&runs.join("r1")).unwrap());
+        let directory = runs.join("r1");
+        disk.leave(left);
+        let (heard, stop) = (Heard::default(), AtomicBool::new(false));
+        let ended = execute(&directory, &host, &case.blobs, &Given, &heard, &stop);
+        let full = match ended {
+            Err(error) => Failure::from(&error),
+            // A content that undo needs found no room; its step has not begun.
+            Ok(Outcome::Failed { failure, .. }) => failure,
+            Ok(outcome) => panic!("{left} pages: {outcome:?}"),
+        };
+        assert!(full.message.contains("No space left"), "{left} pages: {full}");
+        stopped_at.insert(journal::load(&directory).unwrap().records.len());
+        // Nor can it be undone without room; that does no harm.
+        disk.leave(0);
+        assert!(case.undo(&runs, &host).is_err() || host.tree() == start, "{left} pages");
+        disk.free();
+        if left % 2 == 0 {
+            let outcome = case.execute(&runs, &host).unwrap();
+            assert!(matches!(outcome, Outcome::Finished { .. }), "{left} pages: {outcome:?}");
+        }
+        let outcome = case.undo(&runs, &host).unwrap();
+        assert!(matches!(outcome, Outcome::Undone { .. }), "{left} pages: {outcome:?}");
+        assert_eq!(differences(&start, &host.tree()), [""; 0], "{left} pages");
+        fs_err::remove_dir_all(&runs).unwrap();
+    }
+    assert!(stopped_at.len() > 3, "always at the same place: {stopped_at:?}");
 }
