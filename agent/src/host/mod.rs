@@ -247,6 +247,15 @@ pub trait Host: Send + Sync {
     /// If it is missing or cannot be changed.
     fn set_attributes(&self, path: &str, attributes: Attributes) -> Result<(), HostError>;
 
+    /// Remove what a writer that was killed left beside a path, before it could take that name. Hosts that replace
+    /// files in one step leave nothing.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    fn remove_scratch(&self, _path: &str) -> Result<(), HostError> {
+        Ok(())
+    }
+
     /// Remove a file or link. Fine if nothing is there.
     ///
     /// # Errors

@@ -84,15 +84,31 @@ fn sync_parent(place: &Path) -> io::Result<()> {
     sync_directory(place.parent().unwrap_or(Path::new("/")))
 }
 
+/// Where the new content of `place` is made before it takes the name: always the same, so that what a power cut left
+/// there is found again by the next writer, and by undo.
+fn scratch_of(place: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".kdc-");
+    name.push(place.file_name().unwrap_or_default());
+    place.with_file_name(name)
+}
+
+/// The scratch of `place`, with nothing there; removed again unless it takes the name.
+fn free_scratch(place: &Path) -> io::Result<tempfile::TempPath> {
+    let path = scratch_of(place);
+    unless_missing(fs_err::remove_file(&path))?;
+    tempfile::TempPath::try_from_path(path)
+}
+
 /// A temporary file beside `place`, complete, with its attributes, on disk.
 fn write_beside(
     place: &Path,
     content: &mut dyn Read,
     attributes: Attributes,
 ) -> io::Result<tempfile::TempPath> {
-    let directory = place.parent().unwrap_or(Path::new("/"));
-    let file = tempfile::Builder::new().prefix(".kdc-").tempfile_in(directory)?;
-    let (mut file, path) = file.into_parts();
+    let path = free_scratch(place)?;
+    let mut options = fs_err::OpenOptions::new();
+    fs_err::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.write(true).create_new(true).open(&path)?;
     io::copy(content, &mut file)?;
     chown(&path, Some(attributes.uid), Some(attributes.gid))?;
     file.set_permissions(std::fs::Permissions::from_mode(attributes.mode))?;
@@ -177,11 +193,9 @@ impl Host for SystemHost {
         let place = self.place(path)?;
         let directory = place.parent().unwrap_or(Path::new("/"));
         let make = || {
-            tempfile::Builder::new()
-                .prefix(".kdc-")
-                .make_in(directory, |beside| std::os::unix::fs::symlink(target, beside))?
-                .into_temp_path()
-                .persist(&place)?;
+            let beside = free_scratch(&place)?;
+            std::os::unix::fs::symlink(target, &beside)?;
+            beside.persist(&place)?;
             sync_directory(directory)
         };
         make().map_err(failed("make link", path))
@@ -196,6 +210,15 @@ impl Host for SystemHost {
             fs_err::File::open(&place)?.sync_all()
         };
         set().map_err(failed("set owner and mode of", path))
+    }
+
+    fn remove_scratch(&self, path: &str) -> Result<(), HostError> {
+        let place = self.place(path)?;
+        let removed = unless_missing(fs_err::remove_file(scratch_of(&place)));
+        match removed.map_err(failed("remove what was half written of", path))? {
+            Some(()) => sync_parent(&place).map_err(failed("remove", path)),
+            None => Ok(()),
+        }
     }
 
     fn remove(&self, path: &str) -> Result<(), HostError> {
@@ -292,6 +315,28 @@ mod tests {
         assert_eq!((stat.kind, stat.attributes.mode, stat.size), (Kind::File, 0o600, 3));
         assert_eq!(host.list("/").unwrap().unwrap(), ["a"]);
         assert!(matches!(host.read("/a", 2), Err(HostError::TooLarge { limit: 2, .. })));
+    }
+
+    #[test]
+    fn what_a_power_cut_left_beside_a_file_goes_with_the_next_write_or_by_itself() {
+        let root = tempfile::tempdir().unwrap();
+        let host = SystemHost::at(root.path());
+        let half_written = || {
+            let mut never_dropped =
+                write_beside(&root.path().join("a"), &mut &b"ha"[..], own(0o644));
+            never_dropped.as_mut().unwrap().disable_cleanup(true);
+        };
+        half_written();
+        assert_eq!(host.list("/").unwrap().unwrap(), [".kdc-a"], "the cut left something");
+        host.write("/a", b"whole", own(0o644)).unwrap();
+        assert_eq!(host.list("/").unwrap().unwrap(), ["a"]);
+        half_written();
+        host.make_link("/a", "b").unwrap();
+        assert_eq!(host.list("/").unwrap().unwrap(), ["a"]);
+        half_written();
+        host.remove_scratch("/a").unwrap();
+        host.remove_scratch("/a").unwrap();
+        assert_eq!(host.list("/").unwrap().unwrap(), ["a"]);
     }
 
     struct FailingReader;

@@ -133,6 +133,7 @@ pub(crate) fn restore(
     state: &PathState,
 ) -> Result<(), StepError> {
     let host = context.host;
+    host.remove_scratch(path)?;
     match state {
         PathState::Missing { parents } => {
             match host.stat(path)? {
