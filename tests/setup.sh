@@ -1,18 +1,24 @@
 #!/bin/bash
-# Installs what the tests need from the host's Debian 12 packages. Run as root; does nothing where all is there.
+# Installs what the build, the lab and the tests need from the host's Debian 12 packages. Run as root; does nothing
+# where all is there.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 packages=(
   mmdebstrap        # the base root file system of light servers
+  debian-archive-keyring
   util-linux        # unshare, nsenter, setsid, setpriv
   mount
   e2fsprogs         # disks of a fixed size
   iproute2          # namespaces, links, tc
+  iputils-ping      # the lab's tests ask who reaches whom
   openssh-client
+  openssh-server    # the SSH tests start their own sshd on loopback
+  sudo              # and become root as operators do
+  openssl
   tcpdump           # packet capture of a lab
   nftables          # the differ reads rules with it on servers that have none
   iptables
   procps
-  openssh-server    # the SSH tests start their own sshd on loopback
   build-essential   # the C parts of Rust crates, and pause
   git
   curl
@@ -24,28 +30,57 @@ packages=(
   jq                # with rsync and build-essential: compiling Kubernetes (tests/kubernetes)
   rsync
   python3           # makes images and definitions
-  sudo              # the SSH tests become root as operators do
-  openssl
-  debian-archive-keyring
 )
+export DEBIAN_FRONTEND=noninteractive
+apt=(apt-get -o DPkg::Lock::Timeout=300 -q -y --no-install-recommends --allow-downgrades)
+
+# at_least WANTED HAVE: whether a version is new enough.
+at_least() { [ "$(printf '%s\n' "$1" "$2" | sort -V | head -1)" = "$1" ]; }
+# The Rust that Cargo.toml asks for, with clippy and rustfmt. Debian 12's `cargo` is too old for it.
+rust=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+PATH=$HOME/.cargo/bin:$PATH
+has_rust() {
+  local have
+  have=$(cargo --version 2>/dev/null | cut -d' ' -f2) && [ -n "$have" ] && at_least "$rust" "$have" &&
+    cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1
+}
+
 missing=()
 for package in "${packages[@]}"; do
   state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
   if [ "$state" != installed ]; then missing+=("$package"); fi
 done
-# Rust 1.95 or newer, if it isn't there: Debian 12's own is too old.
-if ! command -v cargo > /dev/null && [ ! -x "$HOME/.cargo/bin/cargo" ]; then need_rust=1; fi
-if [ ${#missing[@]} = 0 ] && [ -z "${need_rust:-}" ]; then exit 0; fi
-if [ "$(id -u)" != 0 ]; then echo "make: root is needed to install ${missing[*]} (and to make a lab): run as root" >&2; exit 1; fi
-echo "installing: ${missing[*]} ${need_rust:+rust}" >&2
-export DEBIAN_FRONTEND=noninteractive
-apt=(apt-get -o DPkg::Lock::Timeout=300 -q -y --no-install-recommends --allow-downgrades)
-apt-get -o DPkg::Lock::Timeout=300 update -q >&2
-# A qemu-utils from backports breaks the release's qemu-system-x86: take both from the release.
-for i in "${!missing[@]}"; do
-  if [ "${missing[$i]}" = qemu-system-x86 ]; then missing+=(qemu-utils/bookworm); fi
-done
-"${apt[@]}" install "${missing[@]}" >&2
-if [ -n "${need_rust:-}" ]; then
-  curl --proto '=https' --tlsv1.2 -fsS https://sh.rustup.rs | sh -s -- -y --profile minimal --component clippy --component rustfmt >&2
+if [ ${#missing[@]} = 0 ] && has_rust; then exit 0; fi
+if [ "$(id -u)" != 0 ]; then
+  echo "make: root is needed to install ${missing[*]:-Rust $rust} (and to make a lab): run as root" >&2; exit 1
+fi
+"${apt[@]}" update >&2
+
+if [ ${#missing[@]} != 0 ]; then
+  echo "installing: ${missing[*]}" >&2
+  # A qemu-utils from backports breaks the release's qemu-system-x86: take both from the release.
+  for i in "${!missing[@]}"; do
+    if [ "${missing[$i]}" = qemu-system-x86 ]; then missing+=(qemu-utils/bookworm); fi
+  done
+  "${apt[@]}" install "${missing[@]}" >&2
+fi
+
+if has_rust; then exit 0; fi
+# Debian keeps a present-day Rust for its browsers, under names of its own, in the security archive.
+debian=$(apt-cache policy cargo-web 2>/dev/null | sed -n 's/^ *Candidate: \([0-9.]*\).*/\1/p')
+if command -v rustup >/dev/null; then
+  echo "installing: Rust, by the rustup that is here (Cargo.toml asks for $rust)" >&2
+  rustup toolchain install stable --profile minimal --component clippy --component rustfmt >&2
+elif [ -n "$debian" ] && at_least "$rust" "$debian"; then
+  echo "installing: Rust $debian, from Debian (Cargo.toml asks for $rust)" >&2
+  "${apt[@]}" install cargo-web rustc-web rustfmt-web rust-web-clippy >&2
+else
+  echo "installing: Rust, by rustup from https://sh.rustup.rs (Cargo.toml asks for $rust)" >&2
+  curl --proto '=https' --tlsv1.2 -fsS https://sh.rustup.rs |
+    sh -s -- -y --profile minimal --component clippy --component rustfmt >&2
+fi
+if ! has_rust; then
+  echo "make: \`cargo\` is $(cargo --version 2>/dev/null || echo missing), but Rust $rust with clippy and rustfmt is needed;" \
+    "remove the old one, or install rustup (https://rustup.rs)" >&2
+  exit 1
 fi
