@@ -4,6 +4,9 @@
 //! - [`lab::Lab`]: light servers on a private bridge with no way out; `kdc-lab` is its command.
 //! - [`machine::Machine`]: a server with a kernel of its own, under QEMU.
 //! - [`differ`]: what differs on a server between two moments.
+//! - [`operator::Operator`]: who runs `kdc-install` there, with a bundle, a key and a cluster file.
+//! - [`workspace`]: the programs under test, as the sources are now. [`program`]: other programs.
+//! - [`sshd::Sshd`]: a real sshd on loopback, where a lab would be too much.
 //!
 //! ```no_run
 //! use kdc_tests::lab::{Lab, Wanted};
@@ -22,5 +25,5 @@ pub mod machine;
 pub mod operator;
 pub mod program;
 pub mod server;
-
 pub mod sshd;
+pub mod workspace;

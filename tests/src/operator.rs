@@ -1,6 +1,8 @@
 //! The operator of a test: a workstation in the lab with a home folder, a bundle, a key to trust and a cluster file.
 
 use std::{
+    ffi::OsStr,
+    fmt::Write as _,
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
@@ -9,31 +11,12 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
+pub use crate::workspace::{built, checkout};
 use crate::{
     lab::{Lab, workstation},
     program::must,
     server::{Output, Server},
 };
-
-/// A built program of this workspace, beside the running test.
-///
-/// # Errors
-/// When it isn't built.
-pub fn built(name: &str) -> Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    own.ancestors()
-        .skip(1)
-        .take(2)
-        .map(|folder| folder.join(name))
-        .find(|path| path.is_file())
-        .with_context(|| format!("`{name}` isn't built; `cargo build --workspace` makes it"))
-}
-
-/// The root of the workspace's checkout.
-#[must_use]
-pub fn checkout() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
-}
 
 /// The lab's bundle with the agent just built, and the key that it is signed with.
 #[derive(Debug, Clone)]
@@ -47,7 +30,8 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Made once a test program, into the cache, from inputs that are built when missing.
+    /// Made when what it is made from has changed, from inputs that are built when missing. Several test programs
+    /// may ask at once: one makes it, and whoever has opened the one before keeps that.
     ///
     /// # Errors
     /// When an input can't be built; the error has the script's last words.
@@ -59,30 +43,62 @@ impl Bundle {
     }
 
     fn make() -> Result<Self> {
-        let folder =
-            built("kdc-install")?.parent().context("a program's folder")?.join("lab-bundle");
-        fs_err::create_dir_all(&folder)?;
+        let (install, agent) = (built("kdc-install")?, built("kdc-agent")?);
         let script = checkout().join("tests/kubernetes/make-bundle-inputs.sh");
-        let made = must(&[script.as_os_str(), built("kdc-agent")?.as_os_str()])?;
-        let text = made.stdout_text();
+        let text = must(&[script.as_os_str(), agent.as_os_str()])?.stdout_text();
         let definition = PathBuf::from(text.lines().last().context("no definition was printed")?);
-        let (file, private) = (folder.join("lab.kdc"), folder.join("lab.key"));
-        let install = built("kdc-install")?;
-        let install = install.display().to_string();
-        if !private.exists() {
-            let key = private.display().to_string();
-            must(&[&install, "bundle", "key", "new", "-o", &key, "--unencrypted"])?;
+        let folder = install.parent().context("a program's folder")?.join("lab-bundle");
+        fs_err::create_dir_all(&folder)?;
+        let bundle =
+            Self { file: folder.join("lab.kdc"), key: folder.join("lab.key.pub"), definition };
+        let _lock = locked(&folder)?;
+        let private = folder.join("lab.key");
+        if !(private.exists() && bundle.key.exists()) {
+            remove(&private)?;
+            remove(&bundle.key)?;
+            let words = ["bundle", "key", "new", "--unencrypted", "-o"].map(OsStr::new);
+            must(&[&[install.as_os_str()], &words[..], &[private.as_os_str()]].concat())?;
         }
-        let arguments =
-            ["-f", &definition.display().to_string(), "-o", &file.display().to_string()];
-        let key = ["--key", &private.display().to_string()];
-        let head = [install.as_str(), "bundle", "create"];
-        if file.exists() {
-            fs_err::remove_file(&file)?;
+        let from = made_from(&[&install, &agent, &bundle.definition, &bundle.key])?;
+        let note = folder.join("made-from");
+        if bundle.file.exists() && fs_err::read_to_string(&note).is_ok_and(|old| old == from) {
+            return Ok(bundle);
         }
-        must(&[&head[..], &arguments[..], &key[..]].concat())?;
-        Ok(Self { file, key: folder.join("lab.key.pub"), definition })
+        let fresh = folder.join("lab.kdc.new");
+        remove(&fresh)?;
+        remove(&note)?;
+        let words = [OsStr::new("bundle"), "create".as_ref(), "-f".as_ref()];
+        let files = [bundle.definition.as_os_str(), "-o".as_ref(), fresh.as_os_str()];
+        let key = ["--key".as_ref(), private.as_os_str()];
+        must(&[&[install.as_os_str()], &words[..], &files, &key].concat())?;
+        fs_err::rename(fresh, &bundle.file)?;
+        fs_err::write(note, from)?;
+        Ok(bundle)
     }
+}
+
+/// The right to change a folder, given back by the kernel when the file is closed.
+fn locked(folder: &Path) -> Result<std::fs::File> {
+    let lock = fs_err::File::create(folder.join("lock"))?.into_parts().0;
+    lock.lock().with_context(|| format!("cannot lock `{}`", folder.display()))?;
+    Ok(lock)
+}
+
+fn remove(file: &Path) -> Result<()> {
+    match fs_err::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Which state of these files something was made from: where they are, how long, and when they were written.
+fn made_from(files: &[&Path]) -> Result<String> {
+    let mut text = String::new();
+    for file in files {
+        let seen = fs_err::metadata(file)?;
+        writeln!(text, "{} {} {:?}", file.display(), seen.len(), seen.modified()?)?;
+    }
+    Ok(text)
 }
 
 /// Who installs: everything `kdc-install` needs in one home folder of its own.

@@ -1,55 +1,27 @@
-//! The main job, for real: fresh servers become a cluster, survive what happens to installers, and become
-//! themselves again. Each test says what an operator would care about.
+//! The main job, for real: fresh servers become a cluster, and then themselves again; no secret shows, no packet leaves,
+//! and a second `apply` writes nothing. What interrupts an install is in `interrupted.rs`.
 #![expect(clippy::unwrap_used, reason = "what a test needs, it insists on")]
 
+#[path = "kit/cluster.rs"]
+mod cluster;
 mod kit;
 
 use std::{
     collections::BTreeSet,
-    process::Stdio,
     sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use cluster::{assert_as_before, kubectl, operator, ready_nodes, snapshots};
 use kdc_tests::{
-    differ::{Snapshot, diff},
     lab::LightServer,
     operator::{Operator, built},
-    server::{Fault, Server},
+    server::Server,
+    workspace::refuse_stale,
 };
 use kit::{TestLab, sh};
 use serde_json::Value;
-
-fn operator(lab: &TestLab, profile: &str, servers: &[LightServer]) -> Operator {
-    let servers: Vec<&dyn Server> = servers.iter().map(|server| server as &dyn Server).collect();
-    Operator::new(lab, profile, &servers).unwrap()
-}
-
-fn snapshots(servers: &[LightServer]) -> Vec<Snapshot> {
-    servers.iter().map(|server| Snapshot::of(server).unwrap()).collect()
-}
-
-/// Every host is as it was, or the differences are told, node by node.
-fn assert_as_before(before: &[Snapshot], servers: &[LightServer]) {
-    let mut told = String::new();
-    for (before, server) in before.iter().zip(servers) {
-        for difference in diff(before, &Snapshot::of(server).unwrap()) {
-            told.push_str(&format!("{}: {difference}\n", server.name()));
-        }
-    }
-    assert!(told.is_empty(), "undo left differences:\n{told}");
-}
-
-/// Its cache goes where a reboot clears it: what the test itself leaves would be blamed on undo.
-fn kubectl(server: &LightServer, words: &str) -> String {
-    let kubeconfig = "--kubeconfig /etc/kubernetes/admin.conf --cache-dir /run/test-kubectl";
-    sh(server, &format!("kubectl {kubeconfig} {words}"))
-}
-
-fn ready_nodes(server: &LightServer) -> usize {
-    kubectl(server, "get nodes --no-headers").matches(" Ready ").count()
-}
 
 /// What every process of the lab shows to others, looked at again and again while `work` goes on.
 fn watching_processes<T>(work: impl FnOnce() -> T) -> (T, BTreeSet<Vec<u8>>) {
@@ -169,123 +141,16 @@ fn nothing_to_do(operator: &Operator, servers: &[LightServer]) {
     }
 }
 
-/// How many kills one install gets: a sample here, the whole in `make test-deep`.
-fn kills() -> u32 {
-    if std::env::var_os("KDC_DEEP").is_some() { 20 } else { 3 }
-}
-
-#[test]
-fn an_installer_killed_at_random_moments_is_finished_by_the_next() {
-    let lab = TestLab::up("kill", 2, |_| {});
-    let servers = lab.servers().unwrap();
-    let operator = operator(&lab, "cluster", &servers);
-    let before = snapshots(&servers);
-    let seed: u64 = rand::random();
-    println!("seed of the moments: {seed}");
-    let mut random = Moments(seed);
-    let deep = std::env::var_os("KDC_DEEP").is_some();
-    for number in 0..kills() {
-        let words = operator.with_bundle(&["apply", "--output", "plain", "--yes"]);
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let mut installer = operator.command(&words).unwrap();
-        let mut child = installer.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // Half of the moments fall into the first ten seconds, where most things begin.
-        let longest = if number % 2 == 0 { 10_000 } else { 60_000 };
-        let moment = Duration::from_millis(random.below(longest));
-        std::thread::sleep(moment);
-        child.kill().unwrap();
-        child.wait().unwrap();
-        println!("killed after {moment:?}");
-        if deep {
-            // Twenty installs, each killed once, each finished and taken back.
-            operator.apply().unwrap();
-            assert_eq!(ready_nodes(&servers[0]), 2);
-            operator.undo().unwrap();
-            assert_as_before(&before, &servers);
-        }
-    }
-    operator.apply().unwrap();
-    assert_eq!(ready_nodes(&servers[0]), 2);
-    operator.undo().unwrap();
-    assert_as_before(&before, &servers);
-}
-
-/// A row of moments that a printed seed brings back (xorshift).
-struct Moments(u64);
-
-impl Moments {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 |= 1;
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-}
-
-#[test]
-fn a_link_cut_while_sending_and_while_running_costs_little() {
-    let lab = TestLab::up("cut", 1, |_| {});
-    let servers = lab.servers().unwrap();
-    let operator = operator(&lab, "single", &servers);
-    let words = operator.with_bundle(&["plan", "--output", "plain", "--save", "plan.json"]);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let planned = operator.run(&words).unwrap();
-    assert!(planned.succeeded(), "{}", planned.stderr_text());
-    let plan = fs_err::read(operator.home().join("plan.json")).unwrap();
-    let plan: Value = serde_json::from_slice(&plan).unwrap();
-
-    // Slow enough that the cut falls into the sending.
-    servers[0].inflict(&Fault::Shape("300mbit".into())).unwrap();
-    let words = operator.with_bundle(&["apply", "--output", "plain", "--yes"]);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let log = operator.home().join("apply.log");
-    let file = fs_err::File::create(&log).unwrap();
-    let mut installer = operator.command(&words).unwrap();
-    let errors = file.try_clone().unwrap();
-    let mut child =
-        installer.stdout(file.into_parts().0).stderr(errors.into_parts().0).spawn().unwrap();
-    for stage in [" sent", "runtime packages begun"] {
-        wait_for(&log, stage);
-        std::thread::sleep(Duration::from_secs(3));
-        servers[0].inflict(&Fault::Cut).unwrap();
-        std::thread::sleep(Duration::from_secs(30));
-        servers[0].inflict(&Fault::Mend).unwrap();
-    }
-    let status = child.wait().unwrap();
-    let said = fs_err::read_to_string(&log).unwrap();
-    assert!(status.success(), "{said}");
-    assert_eq!(ready_nodes(&servers[0]), 1);
-
-    let wanted = plan["nodes"][0]["bytesToSend"].as_u64().unwrap();
-    let sent = report(&operator)["nodes"][0]["sentBytes"].as_u64().unwrap();
-    println!("sent {sent} of {wanted} bytes");
-    assert!(sent <= wanted + wanted / 20, "sent {sent} bytes where {wanted} were needed");
-}
-
-fn wait_for(log: &std::path::Path, text: &str) {
-    let limit = Instant::now() + Duration::from_secs(120);
-    while !fs_err::read_to_string(log).unwrap_or_default().contains(text) {
-        assert!(Instant::now() < limit, "the installer never said `{text}`");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn report(operator: &Operator) -> Value {
-    let mut files = fs_err::read_dir(operator.home()).unwrap().flatten();
-    let file = files.find(|file| file.file_name().to_string_lossy().starts_with("kdc-report-"));
-    serde_json::from_slice(&fs_err::read(file.expect("a report").path()).unwrap()).unwrap()
-}
-
 #[test]
 fn the_programs_are_small() {
     // Built for release by `make test` before this runs; stripped by the profile.
     let release = built("kdc-install").unwrap();
     let release = release.parent().unwrap().parent().unwrap().join("release");
     for (name, most_mib) in [("kdc-agent", 12), ("kdc-install", 30)] {
-        let size = fs_err::metadata(release.join(name))
-            .unwrap_or_else(|error| panic!("{error}; cargo build --release -p {name} makes it"))
-            .len();
+        let program = release.join(name);
+        refuse_stale(&program)
+            .unwrap_or_else(|error| panic!("{error:#}; cargo build --release -p {name} makes it"));
+        let size = fs_err::metadata(program).unwrap().len();
         println!("{name}: {size} bytes");
         assert!(size <= most_mib << 20, "{name} has {size} bytes, more than {most_mib} MiB");
     }
