@@ -166,7 +166,7 @@ impl Telling<'_> {
     fn forget_images(&self, plan: &NodePlan, step: &str) {
         let Some(place) = plan.steps.iter().position(|planned| planned.id == step) else { return };
         let Step::ImportImages { images } = &plan.steps[place].step else { return };
-        let later = plan.steps[place + 1..].iter().flat_map(|planned| blobs_of(&planned.step));
+        let later = plan.steps[place + 1..].iter().flat_map(|planned| planned.step.blobs());
         let later: std::collections::BTreeSet<&Digest> = later.collect();
         let done: Vec<Digest> = images
             .iter()
@@ -178,18 +178,6 @@ impl Telling<'_> {
             Ok(bytes) => tracing::info!(bytes, "images removed from the store"),
             Err(error) => tracing::warn!(%error, "images stay in the store"),
         }
-    }
-}
-
-fn blobs_of(step: &Step) -> Vec<&Digest> {
-    match step {
-        Step::ImportImages { images } => images.iter().flat_map(|image| &image.blobs).collect(),
-        Step::InstallPackages { packages } => {
-            packages.iter().map(|package| &package.digest).collect()
-        }
-        Step::PlaceBinary { digest, .. } => vec![digest],
-        Step::WriteFile { content: kdc_agent::step::Content::Blob(digest), .. } => vec![digest],
-        _ => Vec::new(),
     }
 }
 

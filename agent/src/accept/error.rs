@@ -20,6 +20,9 @@ pub enum AcceptError {
         /// What it said.
         reason: String,
     },
+    /// The record could not be written as JSON.
+    #[error("the acceptance record can't be written")]
+    Record(#[source] serde_json::Error),
     /// The test objects did not go away.
     #[error("namespace {NAMESPACE} did not go away within {seconds} s")]
     Stays {
@@ -37,6 +40,7 @@ impl AcceptError {
             Self::Host(_) => "AGENT-041",
             Self::Kubectl { .. } => "AGENT-042",
             Self::Stays { .. } => "AGENT-043",
+            Self::Record(_) => "AGENT-044",
         }
     }
 
@@ -49,6 +53,7 @@ impl AcceptError {
             Self::Kubectl { .. } => {
                 "see `kubectl get nodes,pods -A -o wide` with the admin kubeconfig".to_owned()
             }
+            Self::Record(_) => return None,
             Self::Stays { .. } => format!(
                 "see `kubectl get all -n {NAMESPACE}`; a node that is not Ready keeps its pod"
             ),

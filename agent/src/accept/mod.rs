@@ -7,6 +7,7 @@
 
 mod error;
 mod manifests;
+mod record;
 
 use std::{
     collections::BTreeMap,
@@ -20,11 +21,12 @@ use std::{
 use serde::Deserialize;
 
 pub use error::AcceptError;
+pub use record::{RECORD_PATH, forget, recorded};
 
 use crate::{
     host::{Host, Program},
     step::kubectl::{self, ADMIN_CONF as ADMIN_KUBECONFIG},
-    wire::Proof,
+    wire::{AcceptanceSubject, Proof},
 };
 
 const NAMESPACE: &str = "kdc-acceptance";
@@ -45,17 +47,24 @@ const FETCH_TRIES: u32 = 5;
 pub struct Asked {
     /// Image with a busybox, present on every node.
     pub image: String,
-    /// Nodes that must take part.
-    pub nodes: Vec<String>,
+    /// What it is about; the nodes named there must take part.
+    pub subject: AcceptanceSubject,
     /// For everything together.
     pub timeout_secs: u64,
 }
 
-/// Make every proof, in a stable order; those that fail are in the list too.
+/// Make every proof, in a stable order; those that fail are in the list too. When all of them hold,
+/// that is on record here before this answers.
 ///
 /// # Errors
 /// When the proofs can't be made (no kubeconfig, no `kubectl`) or the test objects stay.
 pub fn accept(host: &dyn Host, asked: &Asked) -> Result<Vec<Proof>, AcceptError> {
+    let proofs = prove(host, asked)?;
+    record::keep(host, asked.subject.clone(), &proofs)?;
+    Ok(proofs)
+}
+
+fn prove(host: &dyn Host, asked: &Asked) -> Result<Vec<Proof>, AcceptError> {
     if host.stat(ADMIN_KUBECONFIG)?.is_none() {
         return Err(AcceptError::NoKubeconfig);
     }
@@ -66,9 +75,10 @@ pub fn accept(host: &dyn Host, asked: &Asked) -> Result<Vec<Proof>, AcceptError>
     };
     let mut proofs = vec![cluster.prove_api()?];
     if proofs[0].holds {
-        proofs.extend(cluster.prove_nodes(&asked.nodes)?);
+        let nodes: Vec<String> = asked.subject.runs.keys().cloned().collect();
+        proofs.extend(cluster.prove_nodes(&nodes)?);
         cluster.remove_namespace()?;
-        let made = cluster.prove_pods(asked);
+        let made = cluster.prove_pods(&asked.image, &nodes);
         cluster.remove_namespace()?;
         proofs.extend(made?);
     }
@@ -207,8 +217,8 @@ impl Cluster<'_> {
         Ok(proofs)
     }
 
-    fn prove_pods(&self, asked: &Asked) -> Result<Vec<Proof>, AcceptError> {
-        let objects = manifests::objects(NAMESPACE, &asked.image).to_string();
+    fn prove_pods(&self, image: &str, nodes: &[String]) -> Result<Vec<Proof>, AcceptError> {
+        let objects = manifests::objects(NAMESPACE, image).to_string();
         let apply = Self::kubectl(&["apply", "-f", "-"]).with_input(objects);
         let output = self.host.run(&apply)?;
         if !output.good() {
@@ -218,7 +228,7 @@ impl Cluster<'_> {
         let pods = self.wait_for(|| {
             let pods: List<PodObject> =
                 self.read(&["get", "pods", "-n", NAMESPACE, "-o", "json"])?;
-            Ok(pods_by_node(pods, &asked.nodes))
+            Ok(pods_by_node(pods, nodes))
         })?;
         match pods {
             Ok(pods) => Ok(self.fetch_all(&pods)),

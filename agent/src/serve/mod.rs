@@ -171,10 +171,9 @@ fn answer_blocking(session: &Session, body: RequestBody) -> Result<Reply, Failur
             session.must_be_root()?;
             Ok(control::kubeconfig(host)?)
         }
-        RequestBody::Accept { image, nodes, timeout_secs } => {
+        RequestBody::Acceptance => {
             session.must_be_root()?;
-            let asked = accept::Asked { image, nodes, timeout_secs };
-            Ok(Reply::Accepted { proofs: accept::accept(host, &asked)? })
+            Ok(Reply::Acceptance { record: accept::recorded(host)?.map(Box::new) })
         }
         changing => {
             session.must_hold()?;
@@ -200,6 +199,10 @@ fn change(session: &Session, body: RequestBody) -> Result<Reply, Failure> {
         RequestBody::Provide { run, name, value } => {
             Ok(runs::provide(host, places, &run, &name, &value)?)
         }
+        RequestBody::Accept { image, subject, timeout_secs } => {
+            let asked = accept::Asked { image, subject, timeout_secs };
+            Ok(Reply::Accepted { proofs: accept::accept(host, &asked)? })
+        }
         RequestBody::MintJoin { ttl_secs } => Ok(control::mint_join(host, ttl_secs)?),
         RequestBody::Undo => Ok(runs::start_undo(host, places)?),
         RequestBody::Depart => {
@@ -214,7 +217,7 @@ fn change(session: &Session, body: RequestBody) -> Result<Reply, Failure> {
         | RequestBody::Attach { .. }
         | RequestBody::Runs
         | RequestBody::Kubeconfig
-        | RequestBody::Accept { .. } => Err(ServeError::Internal.into()),
+        | RequestBody::Acceptance => Err(ServeError::Internal.into()),
     }
 }
 

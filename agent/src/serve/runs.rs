@@ -6,6 +6,7 @@ use tokio::sync::mpsc::Sender;
 
 use super::{Places, ServeError, tail::Tail};
 use crate::{
+    accept,
     facts::now_unix_ms,
     host::{Host, Program},
     journal,
@@ -64,6 +65,8 @@ pub(super) fn start_undo(host: &dyn Host, places: &Places) -> Result<Reply, Serv
     if run::in_force(&places.runs)?.is_empty() {
         return Err(ServeError::NothingInForce);
     }
+    // What was proved here is about to be taken back.
+    accept::forget(host)?;
     let id = format!("undo-{}", now_unix_ms());
     start_unit(host, places, &id, "undo-run")?;
     Ok(Reply::Started { run: id, resumed: false })

@@ -245,6 +245,23 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// Blobs of the bundle that the step reads when it is applied.
+    #[must_use]
+    pub fn blobs(&self) -> Vec<&Digest> {
+        match self {
+            Self::ImportImages { images } => images.iter().flat_map(|image| &image.blobs).collect(),
+            Self::InstallPackages { packages } => {
+                packages.iter().map(|package| &package.digest).collect()
+            }
+            Self::PlaceBinary { digest, .. }
+            | Self::UnpackArchive { digest, .. }
+            | Self::WriteFile { content: Content::Blob(digest), .. } => vec![digest],
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// A step at its place in a node's plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -5,12 +5,14 @@
 //! choosing and the agent answers each with one [`Reply`], in any order, with [`Event`]s between.
 //! Bulk bytes never go through here: pieces travel on a second channel (`kdc-agent receive`).
 
+mod acceptance;
 mod event;
 pub mod frame;
 pub mod piece;
 
 use serde::{Deserialize, Serialize};
 
+pub use acceptance::{ACCEPTANCE_VERSION, AcceptanceRecord, AcceptanceSubject};
 pub use event::{Event, EventBody, Outcome, RunSummary};
 
 use crate::{
@@ -145,13 +147,15 @@ pub enum RequestBody {
     Depart,
     /// The admin kubeconfig of a control-plane node.
     Kubeconfig,
+    /// Which acceptance passed here last. Changes nothing.
+    Acceptance,
     /// Prove the cluster from inside: a pod on each node reaches a pod on every other node, and a
-    /// Service by name. Cleans up after itself.
+    /// Service by name. Cleans up after itself, and keeps a record when every proof holds.
     Accept {
         /// Image for the test pods, present on every node.
         image: String,
-        /// Nodes that must take part.
-        nodes: Vec<String>,
+        /// What it is about; the nodes named there must take part.
+        subject: AcceptanceSubject,
         /// Give up after this long.
         timeout_secs: u64,
     },
@@ -241,6 +245,11 @@ pub enum Reply {
     Kubeconfig {
         /// The file.
         content: SecretText,
+    },
+    /// To `Acceptance`.
+    Acceptance {
+        /// The record, if there is one.
+        record: Option<Box<AcceptanceRecord>>,
     },
     /// To `Accept`.
     Accepted {

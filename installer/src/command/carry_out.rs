@@ -4,8 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use super::{
     CommandError,
-    ending::{failure_of, refuse, render_rows, rows_of, unproved},
-    error::of_node,
+    ending::{failure_of, refuse, render_rows, reported, unprovable, unproved, untouched},
     judge::judge,
     opened::Opened,
     report::{Notebook, Report, ReportedNode, render_time, write_private},
@@ -13,22 +12,17 @@ use super::{
 };
 use crate::{
     fleet::{
-        conduct::NodeResult,
         install::{Installed, Job, install},
+        prove::Promise,
     },
-    plan::{self, ClusterPlan, Inputs},
+    plan::{self, ClusterPlan, Inputs, PlanError},
     show::{
         Complaint, Exit, News, Observer, Screen,
-        news::{self, Row, Stage},
+        news::{self, Row},
     },
 };
-use kdc_agent::{
-    step::NodePlan,
-    wire::{Proof, Reply, RequestBody},
-};
-
-/// How long the proof from inside may take.
-const ACCEPT_TIMEOUT_SECS: u64 = 300;
+use kdc_agent::{step::NodePlan, wire::Proof};
+use kdc_bundles::index::Digest;
 
 /// What the command line says about an install.
 pub(crate) struct Wishes {
@@ -127,31 +121,62 @@ impl Work<'_> {
 
     async fn install(&self, links: &[NodeLink<'_>], plan: &ClusterPlan) -> Result<(), Complaint> {
         let plans: Vec<NodePlan> = plan.nodes.iter().map(|node| node.plan.clone()).collect();
-        let blobs: Vec<_> = plan.nodes.iter().map(|node| node.blobs.clone()).collect();
         let started_unix_ms = unix_ms();
         let run = format!("{}-{:08x}", render_time(started_unix_ms), rand::random::<u32>());
         let holder = holder();
+        let digest = plan.digest().map_err(PlanError::Json).map_err(CommandError::Plan)?;
+        let promise = self.promise(plan, &digest);
         let consent = |steps: usize| self.agree(plan, steps);
         let job = Job {
             cluster: &plan.cluster,
             plans: &plans,
-            blobs: &blobs,
             load: self.opened.load(),
             holder: &holder,
             run: &run,
             parallel: self.wishes.parallel,
+            promise,
             consent: &consent,
         };
-        match install(links, job).await {
+        let (nodes, proved, failure) = match install(links, job).await {
+            Err(stopped) => return Err(refuse(stopped, links.len())),
             Ok(Installed::NothingToDo(steps)) => {
                 self.nothing_to_do(plan, &steps);
-                self.save_kubeconfig(links, plan, false).await
+                return self.save_kubeconfig(links, plan, false).await;
             }
-            Ok(Installed::Ran { results, sent_bytes }) => {
-                self.after(links, plan, &results, &sent_bytes, started_unix_ms).await
+            Ok(Installed::OnlyProved { steps, proved }) => {
+                self.screen.say(
+                    "every step is as wanted, but that the cluster works was not on record: it was \
+                     proved now",
+                );
+                (untouched(plan, &self.as_wanted(plan, &steps)), Some(proved), None)
             }
-            Err(stopped) => Err(refuse(stopped, links.len())),
+            Ok(Installed::Ran { results, proved }) => {
+                (reported(plan, &results), proved, failure_of(&results, links))
+            }
+        };
+        if plan.test_image.is_none() && failure.is_none() {
+            self.screen
+                .say("the bundle has no `testImage`: the cluster was not proved from inside");
         }
+        let (proofs, refusal) = match proved {
+            None => (Vec::new(), failure),
+            Some(Ok(proofs)) => {
+                let refusal = unproved(&proofs);
+                (proofs, refusal)
+            }
+            Some(Err(errors)) => (Vec::new(), Some(unprovable(&errors, links.len()))),
+        };
+        let report = self.report(plan, &digest, started_unix_ms, nodes, proofs, refusal.is_none());
+        self.conclude(links, plan, report, refusal).await
+    }
+
+    /// What is proved at the end, where the profile asks for it and the bundle has the image.
+    fn promise<'p>(&'p self, plan: &'p ClusterPlan, digest: &'p Digest) -> Option<Promise<'p>> {
+        let claims = &self.site.profile.acceptance;
+        let by = plan.nodes.iter().position(|node| Some(&*node.name) == plan.first_control_plane());
+        let (image, by) = (plan.test_image.as_deref()?, by?);
+        let (cluster, index) = (&*plan.cluster, &plan.bundle.index);
+        (!claims.is_empty()).then_some(Promise { by, cluster, image, claims, plan: digest, index })
     }
 
     /// The operator agrees: beforehand, now, or by not being there to be asked.
@@ -169,7 +194,7 @@ impl Work<'_> {
         self.screen.confirm(&question).unwrap_or(true)
     }
 
-    fn nothing_to_do(&self, plan: &ClusterPlan, steps: &[usize]) {
+    fn as_wanted(&self, plan: &ClusterPlan, steps: &[usize]) -> Vec<Row> {
         let row = |(node, steps): (&plan::PlannedNode, &usize)| Row {
             node: node.name.clone(),
             role: node.role.as_str().to_owned(),
@@ -178,7 +203,11 @@ impl Work<'_> {
             found: u32::try_from(*steps).unwrap_or(u32::MAX),
             elapsed_ms: self.elapsed_ms(),
         };
-        let nodes = plan.nodes.iter().zip(steps).map(row).collect();
+        plan.nodes.iter().zip(steps).map(row).collect()
+    }
+
+    fn nothing_to_do(&self, plan: &ClusterPlan, steps: &[usize]) {
+        let nodes = self.as_wanted(plan, steps);
         self.notebook.news(&News::Finished { elapsed_ms: self.elapsed_ms(), nodes });
         let steps: usize = steps.iter().sum();
         self.screen.say(&format!(
@@ -191,44 +220,16 @@ impl Work<'_> {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The runs are over: prove, keep the kubeconfig, report, and say how it went.
-    async fn after(
+    fn report(
         &self,
-        links: &[NodeLink<'_>],
         plan: &ClusterPlan,
-        results: &[NodeResult],
-        sent_bytes: &[u64],
+        digest: &Digest,
         started_unix_ms: i64,
-    ) -> Result<(), Complaint> {
-        let mut refusal = failure_of(results, links);
-        let mut proofs = Vec::new();
-        if refusal.is_none() {
-            match self.accept(links, plan).await {
-                Ok(proved) => {
-                    refusal = unproved(&proved);
-                    proofs = proved;
-                }
-                Err(complaint) => refusal = Some(complaint),
-            }
-        }
-        let rows = rows_of(plan, results);
-        let failures = self.notebook.failures();
-        self.notebook.news(&News::Finished { elapsed_ms: self.elapsed_ms(), nodes: rows.clone() });
-        self.screen.table(&render_rows(&rows));
-        let saved = match &refusal {
-            None => self.save_kubeconfig(links, plan, true).await,
-            Some(_) => Ok(()),
-        };
-        let nodes = rows.into_iter().zip(plan.nodes.iter().zip(results.iter().zip(sent_bytes)));
-        let nodes = nodes
-            .map(|(row, (node, (result, sent)))| ReportedNode {
-                row,
-                address: node.address.clone(),
-                run: result.run.clone(),
-                sent_bytes: *sent,
-            })
-            .collect();
-        let report = Report {
+        nodes: Vec<ReportedNode>,
+        proofs: Vec<Proof>,
+        good: bool,
+    ) -> Report {
+        Report {
             api_version: kdc_profiles::cluster::API_VERSION,
             kind: "RunReport",
             kdc_version: env!("CARGO_PKG_VERSION"),
@@ -236,53 +237,36 @@ impl Work<'_> {
             profile: plan.profile.clone(),
             bundle: plan.bundle.clone(),
             signer: self.opened.signer().to_string(),
-            plan: plan.digest().map(|digest| digest.to_string()).unwrap_or_default(),
+            plan: digest.to_string(),
             started_unix_ms,
             elapsed_ms: self.elapsed_ms(),
-            good: refusal.is_none(),
+            good,
             nodes,
-            failures,
+            failures: self.notebook.failures(),
             proofs,
+        }
+    }
+
+    /// Show the table, keep the kubeconfig, save the report, and say how it went.
+    async fn conclude(
+        &self,
+        links: &[NodeLink<'_>],
+        plan: &ClusterPlan,
+        report: Report,
+        refusal: Option<Complaint>,
+    ) -> Result<(), Complaint> {
+        let rows: Vec<Row> = report.nodes.iter().map(|node| node.row.clone()).collect();
+        self.screen.table(&render_rows(&rows));
+        self.notebook.news(&News::Finished { elapsed_ms: report.elapsed_ms, nodes: rows });
+        let saved = match &refusal {
+            None => self.save_kubeconfig(links, plan, true).await,
+            Some(_) => Ok(()),
         };
         let path = report.save(self.wishes.report.as_deref())?;
         self.screen.say(&format!("report: {}", path.display()));
         match refusal {
             Some(complaint) => Err(complaint),
             None => saved,
-        }
-    }
-
-    /// Prove the cluster from inside, where the profile asks for it and the bundle has the image.
-    async fn accept(
-        &self,
-        links: &[NodeLink<'_>],
-        plan: &ClusterPlan,
-    ) -> Result<Vec<Proof>, Complaint> {
-        let (Some(image), Some(link)) = (&plan.test_image, control_plane(links, plan)) else {
-            self.screen
-                .say("the bundle has no `testImage`: the cluster was not proved from inside");
-            return Ok(Vec::new());
-        };
-        if self.site.profile.acceptance.is_empty() {
-            return Ok(Vec::new());
-        }
-        link.stage(Stage::Accepting);
-        let request = RequestBody::Accept {
-            image: image.clone(),
-            nodes: plan.nodes.iter().map(|node| node.name.clone()).collect(),
-            timeout_secs: ACCEPT_TIMEOUT_SECS,
-        };
-        match link.ask(request).await {
-            Ok(Reply::Accepted { proofs }) => {
-                for Proof { claim, holds, detail } in proofs.clone() {
-                    self.notebook.news(&News::Proof { claim, holds, detail });
-                }
-                Ok(proofs)
-            }
-            Ok(_) => {
-                Err(of_node(&crate::fleet::wrong_answer(link.node(), "accept"), Exit::Internal))
-            }
-            Err(error) => Err(of_node(&error, Exit::Interrupted)),
         }
     }
 

@@ -6,6 +6,7 @@ use kdc_profiles::cluster::Role;
 use super::{
     CommandError,
     error::{of_node, of_nodes},
+    report::ReportedNode,
     site::NodeLink,
 };
 use crate::{
@@ -20,6 +21,7 @@ use crate::{
         news::{self, Row},
         table,
     },
+    ssh::SshError,
 };
 
 pub(super) fn refuse(stopped: Stopped, nodes: usize) -> Complaint {
@@ -34,13 +36,12 @@ pub(super) fn refuse(stopped: Stopped, nodes: usize) -> Complaint {
             nodes,
             "can't be held for this command; nothing was changed",
         ),
-        Stopped::Sending(errors) => of_nodes(
+        Stopped::Offering(errors) => of_nodes(
             ("KDC-019", Exit::Interrupted),
             &errors,
             nodes,
-            "could not be sent what they need; no run was started",
-        )
-        .hint("run the same command again: only what is missing is sent"),
+            "did not take the bundle's index; no run was started on any node",
+        ),
     }
 }
 
@@ -60,6 +61,19 @@ pub(super) fn failure_of(results: &[NodeResult], links: &[NodeLink<'_>]) -> Opti
             NodeEnd::Run(_) => {
                 let text = format!("node `{node}`: its run keeps ending without a word");
                 parts.push(Complaint::new("KDC-022", Exit::Interrupted, text).hint(hint));
+            }
+            NodeEnd::Unfed(error) => parts.push(
+                of_node(error, Exit::Interrupted)
+                    .cause("it could not be sent what its run needs, so its run was not started"),
+            ),
+            NodeEnd::NotStarted { value } => {
+                let text = format!(
+                    "node `{node}` was left as it was: it would need `{value}`, which can't come"
+                );
+                parts.push(
+                    Complaint::new("KDC-023", Exit::Interrupted, text)
+                        .hint("repair the node that failed, then run the same command again"),
+                );
             }
             NodeEnd::InVain { value } => {
                 let text = format!("node `{node}` waits for `{value}`, which can't come");
@@ -92,18 +106,45 @@ pub(super) fn unproved(proofs: &[Proof]) -> Option<Complaint> {
     Some(complaint)
 }
 
-pub(super) fn rows_of(plan: &ClusterPlan, results: &[NodeResult]) -> Vec<Row> {
-    let row =
-        |(node, result): (&plan::PlannedNode, &NodeResult)| row_of(&node.name, node.role, result);
-    plan.nodes.iter().zip(results).map(row).collect()
+/// The proofs could not be made.
+pub(super) fn unprovable(errors: &[SshError], nodes: usize) -> Complaint {
+    of_nodes(
+        ("KDC-031", Exit::Interrupted),
+        errors,
+        nodes,
+        "could not be asked to prove the cluster; every step is done",
+    )
+    .hint("run the same command again: it only proves what is there")
+}
+
+/// The nodes of a report whose runs were followed.
+pub(super) fn reported(plan: &ClusterPlan, results: &[NodeResult]) -> Vec<ReportedNode> {
+    let node = |(node, result): (&plan::PlannedNode, &NodeResult)| ReportedNode {
+        row: row_of(&node.name, node.role, result),
+        address: node.address.clone(),
+        run: result.run.clone(),
+        sent_bytes: result.sent_bytes,
+    };
+    plan.nodes.iter().zip(results).map(node).collect()
+}
+
+/// The nodes of a report that had no run.
+pub(super) fn untouched(plan: &ClusterPlan, rows: &[Row]) -> Vec<ReportedNode> {
+    let node = |(node, row): (&plan::PlannedNode, &Row)| ReportedNode {
+        row: row.clone(),
+        address: node.address.clone(),
+        run: String::new(),
+        sent_bytes: 0,
+    };
+    plan.nodes.iter().zip(rows).map(node).collect()
 }
 
 /// A node's row of the final table.
 pub(crate) fn row_of(node: &str, role: Role, ended: &NodeResult) -> Row {
     let (result, changed, found) = match &ended.end {
         NodeEnd::Run(outcome) => news::result_of(outcome),
-        NodeEnd::InVain { .. } => (news::NodeResult::Waiting, 0, 0),
-        NodeEnd::Lost(_) => (news::NodeResult::Failed, 0, 0),
+        NodeEnd::InVain { .. } | NodeEnd::NotStarted { .. } => (news::NodeResult::Waiting, 0, 0),
+        NodeEnd::Lost(_) | NodeEnd::Unfed(_) => (news::NodeResult::Failed, 0, 0),
     };
     Row {
         node: node.to_owned(),
@@ -134,7 +175,7 @@ pub(crate) fn render_rows(rows: &[Row]) -> String {
 
 /// Every answer, or the refusal that names each node.
 pub(crate) fn all_or_refusal<T>(
-    answers: Vec<Result<T, crate::ssh::SshError>>,
+    answers: Vec<Result<T, SshError>>,
     (code, what): (&str, &str),
 ) -> Result<Vec<T>, Complaint> {
     let nodes = answers.len();

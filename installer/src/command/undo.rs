@@ -165,7 +165,7 @@ fn failure_of(nodes: &[Node], results: &[Option<NodeResult>]) -> Option<Complain
                     .cause(format!("step `{step}` could not be taken back")),
             ),
             Some(NodeEnd::Lost(error)) => parts.push(of_node(error, Exit::Interrupted)),
-            Some(NodeEnd::Run(_) | NodeEnd::InVain { .. }) => {
+            Some(_) => {
                 let text = format!("node `{name}`: the undo keeps ending without a word");
                 parts.push(Complaint::new("KDC-022", Exit::Interrupted, text));
             }

@@ -1,8 +1,15 @@
-//! Bring what a node's plan needs into its store: ask what is missing, send that, ask again.
+//! Bring what a node's run will use into its store: offer the index, ask what is missing, send that,
+//! ask again.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
-use kdc_agent::wire::{MissingPieces, Reply, RequestBody};
+use kdc_agent::{
+    step::NodePlan,
+    wire::{MissingPieces, Reply, RequestBody, Surveyed},
+};
 use kdc_bundles::index::{Digest, Index};
 
 use super::{Door, Hand, Load, link::Link, wrong_answer};
@@ -13,6 +20,9 @@ use crate::{
 
 /// Rounds that may pass without one more piece in the store before it counts as a failure.
 const IDLE_ROUNDS: u32 = 3;
+
+/// The agent's answer to `Missing` in a session in which no index was offered.
+const NO_INDEX: &str = "AGENT-019";
 
 /// Bytes of the pieces in `missing`.
 #[must_use]
@@ -25,46 +35,84 @@ pub fn missing_bytes(index: &Index, missing: &[MissingPieces]) -> u64 {
     missing.iter().map(bytes_of).sum()
 }
 
-/// What a node's store lacks of `blobs`.
-///
-/// # Errors
-/// As [`Link::ask`].
-pub async fn ask_missing<D: Door>(
-    link: &Link<'_, D>,
-    blobs: &[Digest],
-) -> Result<Vec<MissingPieces>, SshError> {
-    match link.ask(RequestBody::Missing { blobs: blobs.to_vec() }).await? {
-        Reply::Missing { blobs } => Ok(blobs),
-        _ => Err(wrong_answer(link.node(), "missing")),
-    }
+/// What a node's store lacks of the blobs that its run will use.
+#[derive(Debug, Clone)]
+pub struct Lacking {
+    /// The blobs.
+    pub blobs: Vec<Digest>,
+    /// Pieces of them that are not in the store.
+    pub missing: Vec<MissingPieces>,
 }
 
-/// Offer the index and send everything of `blobs` that the node lacks; over a cut link only what
-/// did not arrive is sent again. Answers with the bytes handed to the network.
+/// The blobs that a run will use: those of the steps that are not as wanted, sorted. A step that is
+/// as wanted needs none, and the store may have given its content up (images, once containerd has
+/// them).
+#[must_use]
+pub fn blobs_to_use(plan: &NodePlan, surveyed: &[Surveyed]) -> Vec<Digest> {
+    let wanting = plan.steps.iter().zip(surveyed).filter(|(_, seen)| !seen.satisfied);
+    let blobs = wanting.flat_map(|(planned, _)| planned.step.blobs().into_iter().cloned());
+    blobs.collect::<BTreeSet<Digest>>().into_iter().collect()
+}
+
+/// Offer the index, which the node proves before it keeps it, and ask what it lacks of `blobs`.
 ///
 /// # Errors
-/// The agent refused the index or a piece, a piece can't be read, or the node stayed away.
-pub async fn distribute<D: Door>(
+/// The agent refused the index, or the node stayed away.
+pub async fn offer<D: Door>(
     link: &Link<'_, D>,
     load: Load<'_>,
-    blobs: &[Digest],
-) -> Result<u64, SshError> {
+    blobs: Vec<Digest>,
+) -> Result<Lacking, SshError> {
+    offer_index(link, load).await?;
+    let missing = ask_missing(link, load, &blobs).await?;
+    Ok(Lacking { blobs, missing })
+}
+
+async fn offer_index<D: Door>(link: &Link<'_, D>, load: Load<'_>) -> Result<(), SshError> {
     let offer = RequestBody::OfferIndex {
         index: load.text.to_owned(),
         signature: load.signature.to_owned(),
         keys: load.keys.to_vec(),
     };
-    link.tell(offer, "offerIndex").await?;
-    let mut missing = ask_missing(link, blobs).await?;
+    link.tell(offer, "offerIndex").await
+}
+
+/// An agent knows the index that was offered in its own session: after a cut it is offered again.
+async fn ask_missing<D: Door>(
+    link: &Link<'_, D>,
+    load: Load<'_>,
+    blobs: &[Digest],
+) -> Result<Vec<MissingPieces>, SshError> {
+    loop {
+        match link.ask(RequestBody::Missing { blobs: blobs.to_vec() }).await {
+            Ok(Reply::Missing { blobs }) => return Ok(blobs),
+            Ok(_) => return Err(wrong_answer(link.node(), "missing")),
+            Err(error) if error.code() == NO_INDEX => offer_index(link, load).await?,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Send everything that the node lacks; over a cut link only what did not arrive is sent again.
+/// Answers with the bytes handed to the network.
+///
+/// # Errors
+/// The agent refused a piece, a piece can't be read, or the node stayed away.
+pub async fn feed<D: Door>(
+    link: &Link<'_, D>,
+    load: Load<'_>,
+    lacking: &Lacking,
+) -> Result<u64, SshError> {
+    let mut missing = lacking.missing.clone();
     let total_bytes = missing_bytes(load.index, &missing);
     let sent = AtomicU64::new(0);
     let mut idle = 0;
     while !missing.is_empty() {
         link.stage(Stage::Sending);
-        let lacking = missing_bytes(load.index, &missing);
+        let before = missing_bytes(load.index, &missing);
         send_once(link, load, &missing, total_bytes, &sent).await?;
-        missing = ask_missing(link, blobs).await?;
-        idle = if missing_bytes(load.index, &missing) < lacking { 0 } else { idle + 1 };
+        missing = ask_missing(link, load, &lacking.blobs).await?;
+        idle = if missing_bytes(load.index, &missing) < before { 0 } else { idle + 1 };
         if idle == IDLE_ROUNDS {
             return Err(no_progress(link.node(), &missing));
         }

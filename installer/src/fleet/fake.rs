@@ -11,8 +11,9 @@ use std::{
 use kdc_agent::{
     step::{NodePlan, Step},
     wire::{
-        Event, EventBody, Failure, MissingPieces, Outcome, Received, Reply, RequestBody,
-        RunSummary, SecretText, Surveyed,
+        ACCEPTANCE_VERSION, AcceptanceRecord, AcceptanceSubject, Event, EventBody, Failure,
+        MissingPieces, Outcome, Proof, Received, Reply, RequestBody, RunSummary, SecretText,
+        Surveyed,
     },
 };
 use kdc_bundles::index::Digest;
@@ -40,7 +41,8 @@ pub(super) struct FakeNode {
     pub(super) cut: Cell<Option<(u32, u32)>>,
     /// Pieces of the store.
     pub(super) store: RefCell<BTreeSet<(Digest, u32)>>,
-    /// Pieces that came when they were there already.
+    /// Blobs that ever came, and how many came again.
+    sent: RefCell<BTreeSet<Digest>>,
     pub(super) sent_twice: Cell<u32>,
     /// Times that anything was written.
     pub(super) writes: Cell<u32>,
@@ -48,6 +50,17 @@ pub(super) struct FakeNode {
     pub(super) departed: Cell<bool>,
     runs: RefCell<Vec<FakeRun>>,
     satisfied: RefCell<BTreeSet<String>>,
+    /// What was proved here last.
+    pub(super) record: RefCell<Option<AcceptanceRecord>>,
+    /// Times that the cluster was proved from here, and whether it holds.
+    pub(super) proved: Cell<u32>,
+    pub(super) proof_holds: Cell<bool>,
+    /// The index is not trusted here.
+    pub(super) distrusts: Cell<bool>,
+    /// The disk is full: no piece is kept.
+    pub(super) full: Cell<bool>,
+    /// Sessions in which the index was offered.
+    offered: RefCell<BTreeSet<u64>>,
     holder: RefCell<Option<(u64, String)>>,
     sessions: Cell<u64>,
     minted: Cell<u32>,
@@ -60,12 +73,19 @@ impl FakeNode {
             fails: RefCell::default(),
             cut: Cell::default(),
             store: RefCell::default(),
+            sent: RefCell::default(),
             sent_twice: Cell::default(),
             writes: Cell::default(),
             joined: Cell::default(),
             departed: Cell::default(),
             runs: RefCell::default(),
             satisfied: RefCell::default(),
+            record: RefCell::default(),
+            proved: Cell::default(),
+            proof_holds: Cell::new(true),
+            distrusts: Cell::default(),
+            full: Cell::default(),
+            offered: RefCell::default(),
             holder: RefCell::default(),
             sessions: Cell::default(),
             minted: Cell::default(),
@@ -127,10 +147,33 @@ impl FakeNode {
                 assert!(run.values["join"].starts_with("token-of-"), "joined with a real token");
                 self.joined.set(true);
             }
+            if let Step::ImportImages { images } = &planned.step {
+                // containerd has them from here on.
+                let imported = |blob: &Digest| images.iter().any(|i| i.blobs.contains(blob));
+                self.store.borrow_mut().retain(|(blob, _)| !imported(blob));
+            }
             self.satisfied.borrow_mut().insert(id.clone());
             push(run, EventBody::Done { step: id });
             run.done += 1;
         }
+    }
+
+    /// No run was ever started here.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.runs.borrow().is_empty() && self.satisfied.borrow().is_empty()
+    }
+
+    /// Its run waits for that value.
+    pub(super) fn waits_for(&self, value: &str) -> bool {
+        let waiting = Outcome::Running { awaits: Some(value.to_owned()) };
+        self.runs.borrow().iter().any(|run| run.outcome == waiting)
+    }
+
+    /// Every step of its runs comes to be as wanted, by whatever hand.
+    pub(super) fn become_as_wanted(&self) {
+        let runs = self.runs.borrow();
+        let steps = runs.iter().flat_map(|run| &run.plan.steps).map(|planned| planned.id.clone());
+        self.satisfied.borrow_mut().extend(steps);
     }
 
     fn is_up(&self) -> bool {
@@ -152,9 +195,16 @@ impl FakeNode {
                     }
                 }
             }
+            RequestBody::OfferIndex { .. } if self.distrusts.get() => {
+                Err(self.failure("AGENT-010", "signed by nobody I know"))
+            }
             RequestBody::OfferIndex { .. } => {
+                self.offered.borrow_mut().insert(session);
                 self.wrote();
                 Ok(Reply::Done)
+            }
+            RequestBody::Missing { .. } if !self.offered.borrow().contains(&session) => {
+                Err(self.failure("AGENT-019", "no index was offered"))
             }
             RequestBody::Missing { blobs } => Ok(self.missing(blobs)),
             RequestBody::StartRun { run, plan } => Ok(self.start_run(run, plan)),
@@ -172,6 +222,11 @@ impl FakeNode {
                 let token = format!("token-of-{}-{}", self.name, self.minted.get());
                 Ok(Reply::Join { credentials: SecretText::new(token) })
             }
+            RequestBody::Acceptance => {
+                let record = self.record.borrow().clone().map(Box::new);
+                Ok(Reply::Acceptance { record })
+            }
+            RequestBody::Accept { subject, .. } => Ok(self.accept(subject)),
             RequestBody::Runs => Ok(Reply::Runs { runs: self.list_runs() }),
             RequestBody::Undo => Ok(self.undo()),
             RequestBody::Depart => {
@@ -181,6 +236,17 @@ impl FakeNode {
             }
             other => panic!("the fake does not know {other:?}"),
         }
+    }
+
+    fn accept(&self, subject: AcceptanceSubject) -> Reply {
+        self.wrote();
+        self.proved.set(self.proved.get() + 1);
+        let holds = self.proof_holds.get();
+        let (version, proofs, at_unix_ms) = (ACCEPTANCE_VERSION, 1, 0);
+        let record = AcceptanceRecord { version, subject, proofs, at_unix_ms };
+        *self.record.borrow_mut() = holds.then_some(record);
+        let (claim, detail) = ("all is well".to_owned(), String::new());
+        Reply::Accepted { proofs: vec![Proof { claim, holds, detail }] }
     }
 
     fn survey(&self, steps: Vec<kdc_agent::step::PlannedStep>) -> Reply {
@@ -202,6 +268,7 @@ impl FakeNode {
 
     fn undo(&self) -> Reply {
         self.satisfied.borrow_mut().clear();
+        *self.record.borrow_mut() = None;
         self.joined.set(false);
         let mut runs = self.runs.borrow_mut();
         let steps = u32::try_from(runs.iter().map(|run| run.done).sum::<usize>()).unwrap();
@@ -375,10 +442,16 @@ impl Hand for FakeHand {
         let (mut pieces, mut bytes) = (0, 0);
         for part in missing {
             self.travel().await?;
+            if self.node.full.get() {
+                let (code, message) = ("AGENT-017".into(), "no room".into());
+                let failure = Some(Failure { code, message, hint: None });
+                return Ok(Received { pieces, bytes, failure });
+            }
             let size = load.index.blob(&part.blob).expect("in the index").size;
             progress(size);
             self.node.wrote();
-            if !self.node.store.borrow_mut().insert((part.blob.clone(), 0)) {
+            self.node.store.borrow_mut().insert((part.blob.clone(), 0));
+            if !self.node.sent.borrow_mut().insert(part.blob.clone()) {
                 self.node.sent_twice.set(self.node.sent_twice.get() + 1);
             }
             pieces += 1;

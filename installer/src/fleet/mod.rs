@@ -11,8 +11,10 @@
 //! The order of an `apply`:
 //!
 //! ```text
-//! facts ─ survey ─┬─ all as wanted: nothing to do, nothing written
-//!                 └─ hold ─ offer index ─ send what is missing ─ start runs ─ attach to all
+//! facts ─ survey ─┬─ all as wanted ─┬─ proofs on record: nothing to do, nothing written
+//!                 │                 └─ else: hold ─ prove
+//!                 └─ hold ─ offer the index to all ─ each node: feed ─ start its run ─ attach ─ prove
+//!                                  control planes are fed first, then workers
 //!                                  worker awaits `join`:   MintJoin on a control plane → Provide
 //!                                  control plane awaits `joined`: everyone has joined → Provide
 //! ```
@@ -36,6 +38,7 @@ mod fake;
 pub mod install;
 pub mod link;
 pub mod over_ssh;
+pub mod prove;
 pub mod take_back;
 #[cfg(test)]
 mod tests;

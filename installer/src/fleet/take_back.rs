@@ -47,7 +47,7 @@ pub async fn take_back<D: Door>(links: &[&Link<'_, D>], parallel: usize) -> Vec<
                 NodeEnd::Lost(error)
             }
         };
-        NodeResult { end, run, elapsed: began.elapsed() }
+        NodeResult { end, run, sent_bytes: 0, elapsed: began.elapsed() }
     })
     .await
 }

@@ -2,6 +2,7 @@
 //! the installer killed at every point where it can be.
 
 use std::{
+    cell::Cell,
     future::Future,
     pin::pin,
     rc::Rc,
@@ -10,10 +11,11 @@ use std::{
 };
 
 use kdc_agent::{
-    step::{Content, NodePlan, PlannedStep, Step},
+    step::{Content, ImageSource, NodePlan, PlannedStep, Step},
     wire::Outcome,
 };
 use kdc_bundles::index::{Blob, Digest, INDEX_VERSION, Index, PIECE_SIZE};
+use kdc_profiles::profile::Acceptance;
 
 use super::{
     Load,
@@ -21,10 +23,11 @@ use super::{
     fake::{FakeDoor, FakeNode},
     install::{Installed, Job, Stopped, install},
     link::Link,
+    prove::Promise,
     take_back::take_back,
 };
 use crate::{
-    show::{News, Observer, Silent},
+    show::{News, Observer, Silent, news::Stage},
     ssh::PieceSource,
 };
 
@@ -57,6 +60,7 @@ struct Site {
     plans: Vec<NodePlan>,
     index: Index,
     digest: Digest,
+    installs: Cell<u32>,
 }
 
 fn step(id: &str, step: Step, needs: &[&str]) -> PlannedStep {
@@ -93,7 +97,7 @@ impl Site {
         let digest = Digest::of(b"the index");
         let plans = names.iter().map(|name| plan(name, &index, &digest)).collect();
         let nodes = names.iter().map(|name| FakeNode::new(name)).collect();
-        Self { nodes, plans, index, digest }
+        Self { nodes, plans, index, digest, installs: Cell::default() }
     }
 
     fn links<'o>(&self, observer: &'o dyn Observer) -> Vec<Link<'o, FakeDoor>> {
@@ -113,22 +117,40 @@ impl Site {
             keys: &[],
             source: &NoBytes,
         };
-        let all = self.index.blobs.iter().map(|blob| blob.digest.clone()).collect::<Vec<_>>();
-        let blobs = &vec![all; self.nodes.len()][..];
-        let (cluster, plans, run) = ("c", &self.plans[..], "r1");
+        self.installs.set(self.installs.get() + 1);
+        let run = &*format!("r{}", self.installs.get());
+        let (cluster, plans) = ("c", &self.plans[..]);
         let consent = &|_| true;
-        let job = Job { cluster, plans, blobs, load, holder, run, parallel: 10, consent };
+        let promise = Some(Promise {
+            by: 0,
+            cluster,
+            image: "busybox",
+            claims: &[Acceptance::PodToPod],
+            plan: &self.digest,
+            index: &self.digest,
+        });
+        let job = Job { cluster, plans, load, holder, run, parallel: 10, promise, consent };
         install(&self.links(out), job).await
     }
 
     fn is_whole(&self) -> bool {
-        let all_stored = |node: &Rc<FakeNode>| node.store.borrow().len() == self.index.blobs.len();
-        self.nodes.iter().all(all_stored) && self.nodes[1..].iter().all(|node| node.joined.get())
+        // All but the image, which containerd has.
+        let stored = |node: &Rc<FakeNode>| node.store.borrow().len() == self.index.blobs.len() - 1;
+        self.nodes.iter().all(stored) && self.nodes[1..].iter().all(|node| node.joined.get())
+    }
+
+    fn writes(&self) -> Vec<u32> {
+        self.nodes.iter().map(|node| node.writes.get()).collect()
     }
 }
 
 fn plan(name: &str, index: &Index, digest: &Digest) -> NodePlan {
     let place = |(number, blob): (usize, &Blob)| {
+        if number == 2 {
+            let (name, manifest) = ("image:1".to_owned(), blob.digest.clone());
+            let image = ImageSource { name, manifest, blobs: vec![blob.digest.clone()] };
+            return step("images", Step::ImportImages { images: vec![image] }, &[]);
+        }
         let path = format!("/opt/{number}");
         let content = Content::Blob(blob.digest.clone());
         step(&format!("file-{number}"), Step::WriteFile { path, mode: 0o644, content }, &[])
@@ -159,13 +181,131 @@ async fn three_fresh_nodes_become_a_cluster_and_then_there_is_nothing_to_do() {
     let results = ran(site.install(&Silent).await);
     assert!(results.iter().all(|result| result.end.is_good()), "{results:?}");
     assert!(site.is_whole());
-    let writes: Vec<u32> = site.nodes.iter().map(|node| node.writes.get()).collect();
+    assert_eq!(site.nodes[0].proved.get(), 1);
+    let writes = site.writes();
     match site.install(&Silent).await {
         Ok(Installed::NothingToDo(steps)) => assert_eq!(steps, [5, 4, 4]),
         other => panic!("{other:?}"),
     }
-    let after: Vec<u32> = site.nodes.iter().map(|node| node.writes.get()).collect();
-    assert_eq!(writes, after, "nothing to do writes nothing");
+    assert_eq!(writes, site.writes(), "nothing to do writes nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_force_is_proved_anew_as_soon_as_it_is_not_what_is_on_record() {
+    let site = Site::new(2);
+    site.nodes[0].proof_holds.set(false);
+    let Ok(Installed::Ran { proved: Some(Ok(proofs)), .. }) = site.install(&Silent).await else {
+        panic!("proofs that do not hold")
+    };
+    assert!(!proofs[0].holds);
+    // As wanted, but never proved: tried again, and again, until it holds.
+    for holds in [false, true] {
+        site.nodes[0].proof_holds.set(holds);
+        match site.install(&Silent).await {
+            Ok(Installed::OnlyProved { steps, proved: Ok(proofs) }) => {
+                assert_eq!((steps, proofs[0].holds), (vec![5, 4, 4], holds));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(matches!(site.install(&Silent).await, Ok(Installed::NothingToDo(_))));
+    // The same plan, but on a worker that was taken back and installed anew.
+    let links = site.links(&Silent);
+    take_back(&[&links[1]], 1).await;
+    drop(links);
+    ran(site.install_as("one@test pid 1", &Silent).await);
+    assert_eq!(site.nodes[0].proved.get(), 4);
+    // A record of other runs is no record of these.
+    let mut record = site.nodes[0].record.borrow().clone().expect("a record");
+    record.subject.runs.insert("w1".to_owned(), vec!["r0".to_owned()]);
+    *site.nodes[0].record.borrow_mut() = Some(record);
+    assert!(matches!(site.install(&Silent).await, Ok(Installed::OnlyProved { .. })));
+    assert!(matches!(site.install(&Silent).await, Ok(Installed::NothingToDo(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_does_not_trust_the_bundle_stops_all_before_any_run() {
+    let site = Site::new(2);
+    site.nodes[2].distrusts.set(true);
+    match site.install(&Silent).await {
+        Err(Stopped::Offering(errors)) => assert_eq!(errors[0].code(), "AGENT-010"),
+        other => panic!("{other:?}"),
+    }
+    assert!(site.nodes.iter().all(|node| node.is_untouched()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_can_not_be_fed_stays_as_it_was_and_the_others_go_as_far_as_they_can() {
+    let site = Site::new(3);
+    site.nodes[2].full.set(true);
+    let results = ran(site.install(&Silent).await);
+    assert!(matches!(&results[0].end, NodeEnd::InVain { value } if value == "joined"));
+    assert!(results[1].end.is_good() && results[3].end.is_good(), "{results:?}");
+    assert!(matches!(&results[2].end, NodeEnd::Unfed(error) if error.code() == "AGENT-017"));
+    assert!(site.nodes[2].is_untouched());
+    assert_eq!(site.nodes[0].proved.get(), 0);
+
+    site.nodes[2].full.set(false);
+    let again = ran(site.install(&Silent).await);
+    assert!(again.iter().all(|result| result.end.is_good()), "{again:?}");
+    assert!(site.is_whole());
+    assert!(site.nodes.iter().all(|node| node.sent_twice.get() == 0), "images came again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_control_plane_can_not_be_fed_no_node_is_changed() {
+    let site = Site::new(2);
+    site.nodes[0].full.set(true);
+    let results = ran(site.install(&Silent).await);
+    assert!(matches!(&results[0].end, NodeEnd::Unfed(_)));
+    for (result, node) in results.iter().zip(&site.nodes).skip(1) {
+        assert!(matches!(&result.end, NodeEnd::NotStarted { value } if value == "join"));
+        assert!(node.is_untouched() && result.sent_bytes == 0);
+    }
+    site.nodes[0].full.set(false);
+    let again = ran(site.install(&Silent).await);
+    assert!(again.iter().all(|result| result.end.is_good()), "{again:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_waits_for_a_word_is_finished_though_every_step_is_as_wanted() {
+    let site = Site::new(1);
+    let mut doomed = Box::pin(site.install(&Silent));
+    let mut context = Context::from_waker(std::task::Waker::noop());
+    // Until the worker has joined; the word that it has never reaches the control plane.
+    while !site.nodes[1].joined.get() {
+        assert!(doomed.as_mut().poll(&mut context).is_pending());
+        tokio::time::advance(std::time::Duration::from_millis(10)).await;
+    }
+    drop(doomed);
+    assert!(site.nodes[0].waits_for("joined"));
+    site.nodes[0].become_as_wanted();
+    let results = ran(site.install_as("two@test pid 2", &Silent).await);
+    assert!(results.iter().all(|result| result.end.is_good()), "{results:?}");
+    assert!(!site.nodes[0].waits_for("joined"));
+}
+
+/// How the installer fed and started the nodes, in order.
+fn turns(kept: &Kept) -> Vec<String> {
+    let turn = |news: &News| match news {
+        News::Stage { node, stage: Stage::Sending } => Some(format!("feed {node}")),
+        News::Run { node, .. } => Some(format!("start {node}")),
+        _ => None,
+    };
+    kept.0.lock().unwrap().iter().filter_map(turn).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_starts_as_soon_as_its_node_is_fed_control_plane_first() {
+    let site = Site::new(2);
+    let kept = Kept::default();
+    // A worker whose link is slow to come back holds nobody up.
+    site.nodes[1].cut.set(Some((14, 3)));
+    ran(site.install(&kept).await);
+    let turns = turns(&kept);
+    assert_eq!(&turns[..3], ["feed cp", "start cp", "feed w1"], "{turns:?}");
+    let place = |what: &str| turns.iter().position(|turn| turn == what).expect(what);
+    assert!(place("start w2") < place("start w1"), "{turns:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,8 +330,13 @@ async fn when_the_control_plane_fails_the_workers_wait_and_a_second_apply_finish
     *site.nodes[0].fails.borrow_mut() = Some(("init".to_owned(), 1));
     let results = ran(site.install(&Silent).await);
     assert!(matches!(&results[0].end, NodeEnd::Run(Outcome::Failed { .. })));
+    // Whoever was started by then waits; the others stay as they were.
     for result in &results[1..] {
-        assert!(matches!(&result.end, NodeEnd::InVain { value } if value == "join"), "{result:?}");
+        assert!(
+            matches!(&result.end, NodeEnd::InVain { value } | NodeEnd::NotStarted { value }
+                if value == "join"),
+            "{result:?}"
+        );
     }
     let again = ran(site.install(&Silent).await);
     assert!(again.iter().all(|result| result.end.is_good()), "{again:?}");
@@ -284,9 +429,12 @@ async fn an_installer_killed_at_any_point_is_finished_by_the_next() {
         }
         match site.install_as("two@test pid 2", &Silent).await {
             Ok(Installed::NothingToDo(_)) => {}
+            Ok(Installed::OnlyProved { proved, .. }) => assert!(proved.is_ok(), "{polls}"),
             other => assert!(ran(other).iter().all(|result| result.end.is_good()), "{polls}"),
         }
         assert!(site.is_whole(), "killed at poll {polls}");
+        assert!(site.nodes[0].record.borrow().is_some(), "killed at poll {polls}, never proved");
+        assert!(site.nodes.iter().all(|node| node.sent_twice.get() == 0), "killed at poll {polls}");
         if points > 0 {
             break;
         }

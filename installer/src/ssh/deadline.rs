@@ -18,11 +18,13 @@ pub(super) fn manners(body: &RequestBody) -> (&'static str, Option<String>, Opti
         Body::Provide { .. } => ("handing over a value", 15),
         Body::MintJoin { .. } => ("making join credentials", 120),
         Body::Runs => ("listing the runs", 30),
+        Body::Acceptance => ("reading the acceptance record", 30),
         Body::Undo => ("starting the undo", 60),
         Body::Depart => ("leaving the node", 120),
         Body::Kubeconfig => ("reading the kubeconfig", 30),
         Body::Accept { timeout_secs, .. } => {
-            let limit = Duration::from_secs(timeout_secs.saturating_add(60));
+            // Cleaning up, before and after, has two minutes of its own each.
+            let limit = Duration::from_secs(timeout_secs.saturating_add(300));
             return ("proving the cluster", Some("accept".to_owned()), Some(limit));
         }
     };

@@ -1,27 +1,32 @@
-//! Start every node's run, follow all of them, and open the gates between them.
+//! Feed every node, start its run, follow all of them, and open the gates between them.
+//!
+//! A node's run starts as soon as that node is fed (see [`turns`] for the order), whatever the others
+//! are at. A node that can't be fed is left as it was, and so is one whose run could never finish
+//! without it; the others go on to where they need it.
 //!
 //! The runs belong to the nodes: this future may be dropped at any point, and another one, here or
 //! on another machine, takes up where the nodes stand.
+
+mod gates;
+mod turns;
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use futures_util::{
-    future::join_all,
-    stream::{FuturesUnordered, StreamExt},
-};
+use futures_util::future::join_all;
 use kdc_agent::{
     step::NodePlan,
-    wire::{EventBody, Outcome, Reply, RequestBody, SecretText},
+    wire::{Event, EventBody, Outcome, Reply, RequestBody},
 };
 use tokio::sync::Notify;
 
+use self::turns::Turns;
 use super::{
-    Door, Hand,
-    board::{Board, Due, Ended, JOINED},
-    each,
+    Door, Hand, Load,
+    board::{Board, Ended},
+    distribute::{Lacking, feed},
     link::Link,
     wrong_answer,
 };
@@ -30,24 +35,24 @@ use crate::{
     ssh::SshError,
 };
 
-/// How long join credentials are good for: a slow node's `kubeadm join` fits in.
-const JOIN_TTL_SECS: u64 = 900;
-
-/// Joins that go on at once. A control plane that lets hundreds in together falls over.
-const JOINS_AT_ONCE: usize = 8;
-
 /// How often a run that ended without a word (power cut, kill) is resumed in one command.
 const RESUMES: u32 = 3;
 
-/// Tries to hand over a value before the node counts as failed, and the pause between them.
-const GATE_TRIES: u32 = 5;
-const GATE_PAUSE: Duration = Duration::from_secs(2);
+/// Pause before looking again at a run that is said to go on.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// How a node's part of the command ended.
 #[derive(Debug)]
 pub enum NodeEnd {
     /// Its run ended by itself.
     Run(Outcome),
+    /// It could not be fed: its run was not started.
+    Unfed(SshError),
+    /// Its run was not started, since it needs a value that can't come.
+    NotStarted {
+        /// Name of the value.
+        value: String,
+    },
     /// It waits for a value that can't come since another node failed; its run goes on waiting.
     InVain {
         /// Name of the value.
@@ -72,48 +77,63 @@ pub struct NodeResult {
     pub end: NodeEnd,
     /// Run id.
     pub run: String,
+    /// Bytes handed to the network for its store.
+    pub sent_bytes: u64,
     /// Since the conducting began.
     pub elapsed: Duration,
 }
 
+/// What is conducted. Plans and what the nodes lack are in the order of the links.
+#[derive(Clone, Copy)]
+pub struct Score<'a> {
+    /// One plan a node.
+    pub plans: &'a [NodePlan],
+    /// What each node's store lacks.
+    pub lacking: &'a [Lacking],
+    /// What the stores are fed from.
+    pub load: Load<'a>,
+    /// Run id for new runs.
+    pub run: &'a str,
+    /// Nodes fed at once.
+    pub parallel: usize,
+}
+
 struct Conductor<'c, 'a, D: Door> {
     links: &'c [Link<'a, D>],
-    plans: &'c [NodePlan],
+    score: Score<'c>,
+    turns: Mutex<Turns>,
+    /// By place: its turn has begun.
+    your_turn: Vec<Notify>,
     /// Run ids, by place; filled when started.
     runs: Vec<Mutex<String>>,
     board: Mutex<Board>,
+    /// The board is another one.
     changed: Notify,
     /// Gate failures, by place.
     gate_errors: Mutex<Vec<Option<SshError>>>,
+    /// A gate failed for good, or nothing is left that could open one.
+    given_up: Notify,
     began: Instant,
 }
 
-/// Start (or resume) the run of each plan and follow them all to their ends. Answers in the nodes'
-/// order; a node's failure does not stop the others.
-pub async fn conduct<D: Door>(
-    links: &[Link<'_, D>],
-    plans: &[NodePlan],
-    run: &str,
-    parallel: usize,
-) -> Vec<NodeResult> {
+/// Feed each node, start (or resume) its run and follow it to its end. Answers in the nodes' order;
+/// a node's failure does not stop the others.
+pub async fn conduct<D: Door>(links: &[Link<'_, D>], score: Score<'_>) -> Vec<NodeResult> {
     let conductor = Conductor {
         links,
-        plans,
-        runs: links.iter().map(|_| Mutex::new(run.to_owned())).collect(),
-        board: Mutex::new(Board::new(plans)),
+        score,
+        turns: Mutex::new(Turns::new(score.plans, score.parallel)),
+        your_turn: links.iter().map(|_| Notify::new()).collect(),
+        runs: links.iter().map(|_| Mutex::new(score.run.to_owned())).collect(),
+        board: Mutex::new(Board::new(score.plans)),
         changed: Notify::new(),
         gate_errors: Mutex::new(links.iter().map(|_| None).collect()),
+        given_up: Notify::new(),
         began: Instant::now(),
     };
-    let started = each(0..links.len(), parallel, |place| conductor.start(place)).await;
-    let follow = async {
-        let all = started.into_iter().enumerate().map(|(place, started)| {
-            let conductor = &conductor;
-            async move { conductor.node(place, started).await }
-        });
-        join_all(all).await
-    };
-    let (results, ()) = tokio::join!(follow, conductor.gates());
+    conductor.next_turns();
+    let all = join_all((0..links.len()).map(|place| conductor.node(place)));
+    let (results, ()) = tokio::join!(all, conductor.gates());
     results
 }
 
@@ -126,10 +146,55 @@ impl<D: Door> Conductor<'_, '_, D> {
         self.runs[place].lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    fn next_turns(&self) {
+        for place in self.turns.lock().unwrap_or_else(PoisonError::into_inner).begin() {
+            self.your_turn[place].notify_one();
+        }
+    }
+
+    /// Feed one node, start its run and follow it until it ends, can't go on, or waits in vain.
+    async fn node(&self, place: usize) -> NodeResult {
+        self.your_turn[place].notified().await;
+        let mut sent_bytes = 0;
+        let started = self.feed_and_start(place, &mut sent_bytes).await;
+        if let Err(end) = &started {
+            self.ended(place, end);
+        }
+        // Only now, so that who comes next knows how this one ended.
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner).end(place);
+        self.next_turns();
+        let end = match started {
+            Ok(()) => {
+                let end = tokio::select! {
+                    biased;
+                    outcome = self.follow(place) => outcome.map_or_else(NodeEnd::Lost, NodeEnd::Run),
+                    end = self.hopeless(place) => end,
+                };
+                self.ended(place, &end);
+                end
+            }
+            Err(end) => end,
+        };
+        NodeResult { end, run: self.run(place), sent_bytes, elapsed: self.began.elapsed() }
+    }
+
+    async fn feed_and_start(&self, place: usize, sent_bytes: &mut u64) -> Result<(), NodeEnd> {
+        let not_started = |value: &str| NodeEnd::NotStarted { value: value.to_owned() };
+        if let Some(value) = self.board().lacks_for_good(place) {
+            return Err(not_started(value));
+        }
+        let (link, lacking) = (&self.links[place], &self.score.lacking[place]);
+        *sent_bytes = feed(link, self.score.load, lacking).await.map_err(NodeEnd::Unfed)?;
+        if let Some(value) = self.board().lacks_for_good(place) {
+            return Err(not_started(value));
+        }
+        self.start(place).await.map_err(NodeEnd::Lost)
+    }
+
     async fn start(&self, place: usize) -> Result<(), SshError> {
         let link = &self.links[place];
-        let request =
-            RequestBody::StartRun { run: self.run(place), plan: self.plans[place].clone() };
+        let plan = self.score.plans[place].clone();
+        let request = RequestBody::StartRun { run: self.run(place), plan };
         let Reply::Started { run, resumed } = link.ask(request).await? else {
             return Err(wrong_answer(link.node(), "startRun"));
         };
@@ -140,65 +205,48 @@ impl<D: Door> Conductor<'_, '_, D> {
         Ok(())
     }
 
-    /// Follow one node until its run ends, it can't go on, or it waits in vain.
-    async fn node(&self, place: usize, started: Result<(), SshError>) -> NodeResult {
-        let followed = async {
-            started?;
-            self.follow(place).await
-        };
-        let end = tokio::select! {
-            biased;
-            outcome = followed => match outcome {
-                Ok(outcome) => NodeEnd::Run(outcome),
-                Err(error) => NodeEnd::Lost(error),
-            },
-            end = self.hopeless(place) => end,
-        };
-        let ended = match &end {
+    /// Note that watching a node is over, and tell it if it failed.
+    fn ended(&self, place: usize, end: &NodeEnd) {
+        let ended = match end {
             NodeEnd::Run(outcome) => Some(Board::outcome(outcome)),
-            NodeEnd::Lost(_) => Some(Ended::Badly),
+            NodeEnd::Unfed(_) | NodeEnd::NotStarted { .. } | NodeEnd::Lost(_) => Some(Ended::Badly),
             NodeEnd::InVain { .. } => None,
         };
         if let Some(ended) = ended {
             self.board().end(place, ended);
             self.changed.notify_waiters();
         }
-        self.tell_end(place, &end);
-        NodeResult { end, run: self.run(place), elapsed: self.began.elapsed() }
-    }
-
-    fn tell_end(&self, place: usize, end: &NodeEnd) {
         let (node, observer) = (self.links[place].node(), self.links[place].observer());
         match end {
             NodeEnd::Run(Outcome::Failed { failure, .. }) => {
                 observer.news(&News::node_failed(node, failure));
             }
-            NodeEnd::Lost(error) => observer.news(&News::NodeFailed {
+            NodeEnd::Unfed(error) | NodeEnd::Lost(error) => observer.news(&News::NodeFailed {
                 node: node.to_owned(),
                 code: error.code().to_owned(),
                 message: error.to_string(),
                 hint: error.hint(),
             }),
-            NodeEnd::Run(_) | NodeEnd::InVain { .. } => {}
+            NodeEnd::Run(_) | NodeEnd::NotStarted { .. } | NodeEnd::InVain { .. } => {}
         }
     }
 
     /// Ends when the gate of this node failed for good, or nothing is left that could open it.
     async fn hopeless(&self, place: usize) -> NodeEnd {
         loop {
-            let changed = self.changed.notified();
+            let given_up = self.given_up.notified();
             let failed =
                 self.gate_errors.lock().unwrap_or_else(PoisonError::into_inner)[place].take();
             if let Some(error) = failed {
                 return NodeEnd::Lost(error);
             }
-            // Only when all is settled: until then a failed node may still be resumed by others.
-            if self.board().is_settled()
-                && let Some(value) = self.board().waits_in_vain(place)
+            given_up.await;
+            let board = self.board();
+            if board.is_settled()
+                && let Some(value) = board.waits_in_vain(place)
             {
                 return NodeEnd::InVain { value: value.to_owned() };
             }
-            changed.await;
         }
     }
 
@@ -211,7 +259,7 @@ impl<D: Door> Conductor<'_, '_, D> {
                     resumes += 1;
                     self.start(place).await?;
                 }
-                Ok(Outcome::Running { .. }) => tokio::time::sleep(GATE_PAUSE).await,
+                Ok(Outcome::Running { .. }) => tokio::time::sleep(LOOK_AGAIN).await,
                 Ok(outcome) => return Ok(outcome),
                 Err(Cut::Reopen) => {}
                 Err(Cut::Failed(error)) => return Err(error),
@@ -225,7 +273,7 @@ impl<D: Door> Conductor<'_, '_, D> {
         let (run, after) = (self.run(place), self.board().seq(place));
         let observer = link.observer();
         let (board, changed) = (&self.board, &self.changed);
-        let mut on_event = |event: kdc_agent::wire::Event| {
+        let mut on_event = |event: Event| {
             let mut board = board.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(news) = board.take_in(place, &event) {
                 observer.news(&news);
@@ -267,67 +315,6 @@ impl<D: Door> Conductor<'_, '_, D> {
             self.board().still_awaits(place, Some(&value));
             self.changed.notify_waiters();
         }
-    }
-
-    /// Hand over values as they become due, until nothing more can be done.
-    async fn gates(&self) {
-        let mut under_way = FuturesUnordered::new();
-        let mut waiting: std::collections::VecDeque<Due> = std::collections::VecDeque::new();
-        loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            waiting.extend(self.board().take_due());
-            while under_way.len() < JOINS_AT_ONCE
-                && let Some(due) = waiting.pop_front()
-            {
-                under_way.push(self.open_gate(due));
-            }
-            if under_way.is_empty() && self.board().is_settled() {
-                // Those that wait in vain look at the board once more.
-                self.changed.notify_waiters();
-                return;
-            }
-            tokio::select! {
-                () = changed => {}
-                Some(()) = under_way.next() => {}
-            }
-        }
-    }
-
-    async fn open_gate(&self, due: Due) {
-        let mut tries = 0;
-        let error = loop {
-            match self.hand_over(&due).await {
-                Ok(()) => return,
-                Err(error) => {
-                    tries += 1;
-                    if tries == GATE_TRIES {
-                        break error;
-                    }
-                    tokio::time::sleep(GATE_PAUSE).await;
-                }
-            }
-        };
-        let mut errors = self.gate_errors.lock().unwrap_or_else(PoisonError::into_inner);
-        errors[due.to()] = Some(error);
-        self.changed.notify_waiters();
-    }
-
-    async fn hand_over(&self, due: &Due) -> Result<(), SshError> {
-        let value = match due {
-            Due::Join { from, .. } => {
-                let minting = &self.links[*from];
-                let request = RequestBody::MintJoin { ttl_secs: JOIN_TTL_SECS };
-                match minting.ask(request).await? {
-                    Reply::Join { credentials } => credentials,
-                    _ => return Err(wrong_answer(minting.node(), "mintJoin")),
-                }
-            }
-            Due::Joined { .. } => SecretText::new(JOINED.to_owned()),
-        };
-        let (run, name) = (self.run(due.to()), due.value().to_owned());
-        self.links[due.to()].tell(RequestBody::Provide { run, name, value }, "provide").await
     }
 }
 
