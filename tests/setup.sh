@@ -14,6 +14,7 @@ packages=(
   openssh-client
   openssh-server    # the SSH tests start their own sshd on loopback
   sudo              # and become root as operators do
+  busybox           # and reach a server that has nothing else
   openssl
   tcpdump           # packet capture of a lab
   nftables          # the differ reads rules with it on servers that have none

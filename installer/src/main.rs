@@ -17,7 +17,10 @@ fn main() -> ExitCode {
             return show::Exit::Internal.into();
         }
     };
-    match runtime.block_on(command::run(cli)) {
+    let done = runtime.block_on(command::run(cli));
+    // Ctrl-C must not wait for a bundle that is being proved or a question that nobody answers.
+    runtime.shutdown_background();
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(complaint) => {
             show::Screen::new(look, 0, false).complain(&complaint);

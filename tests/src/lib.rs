@@ -26,4 +26,5 @@ pub mod operator;
 pub mod program;
 pub mod server;
 pub mod sshd;
+pub mod terminal;
 pub mod workspace;

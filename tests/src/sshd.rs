@@ -16,7 +16,7 @@ use anyhow::Context as _;
 /// How a server differs from a plain one.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Lines for `sshd_config`.
+    /// Lines for `sshd_config`; they win over the usual ones.
     pub config: Vec<String>,
     /// Mount options by directory (`/dev/shm` → `noexec`); the others may execute.
     pub mounts: Vec<(&'static str, &'static str)>,
@@ -91,7 +91,9 @@ impl Sshd {
         let kinds =
             if options.host_keys.is_empty() { &["ed25519"][..] } else { &options.host_keys };
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let mut config = format!(
+        // Of two lines that say different things the first one counts.
+        let mut config = options.config.iter().map(|line| format!("{line}\n")).collect::<String>();
+        config += &format!(
             "Port {port}\nListenAddress 127.0.0.1\nPermitRootLogin yes\nStrictModes no\nUsePAM no\n\
              PidFile none\nAuthorizedKeysFile /mnt/authorized_keys\nSetEnv HOME=/dev/shm/home {}\n\
              KbdInteractiveAuthentication no\nMaxStartups 100\nSubsystem sftp internal-sftp\n",
@@ -100,9 +102,6 @@ impl Sshd {
         for kind in kinds {
             keygen(&at(&format!("host_{kind}")), kind, "")?;
             config += &format!("HostKey /mnt/host_{kind}\n");
-        }
-        for line in &options.config {
-            config = config + line + "\n";
         }
         keygen(&at("id"), "ed25519", "")?;
         fs_err::copy(at("id.pub"), at("authorized_keys"))?;

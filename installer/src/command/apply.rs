@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use super::{
     CommandError,
-    arguments::{BundleArguments, ClusterArguments, ConsentArguments},
+    arguments::{ClusterArguments, InstallArguments},
     carry_out::{Wishes, carry_out},
     opened::Opened,
     site::Site,
@@ -31,15 +31,7 @@ pub(crate) struct Apply {
     #[command(flatten)]
     pub(crate) cluster: ClusterArguments,
     #[command(flatten)]
-    pub(crate) bundle: BundleArguments,
-    #[command(flatten)]
-    pub(crate) consent: ConsentArguments,
-    /// Where to save the admin kubeconfig (mode 0600) [default: ./CLUSTER.kubeconfig]
-    #[arg(long, value_name = "OUT")]
-    pub(crate) kubeconfig: Option<PathBuf>,
-    /// Where to save the run report [default: ./kdc-report-CLUSTER-TIME.json]
-    #[arg(long, value_name = "OUT")]
-    pub(crate) report: Option<PathBuf>,
+    pub(crate) install: InstallArguments,
 }
 
 impl Apply {
@@ -50,14 +42,9 @@ impl Apply {
         };
         let site = Site::load(&self.cluster)?;
         let screen = Arc::new(Screen::new(look, site.cluster.nodes.len(), true));
-        let opened = Opened::needed_by("apply", &self.bundle, &screen).await?;
-        let wishes = Wishes {
-            yes: self.consent.yes,
-            parallel: site.parallel(self.cluster.pace.parallel),
-            kubeconfig: self.kubeconfig.clone(),
-            report: self.report.clone(),
-            saved,
-        };
+        let opened = Opened::needed_by("apply", &self.install.bundle, &screen).await?;
+        let parallel = site.parallel(self.cluster.pace.parallel);
+        let wishes = Wishes { arguments: &self.install, parallel, saved };
         carry_out(&site, &opened, &wishes, &screen).await
     }
 }

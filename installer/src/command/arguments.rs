@@ -41,6 +41,21 @@ pub(crate) struct KeyArguments {
     pub(crate) keys: Vec<PathBuf>,
 }
 
+/// How a cluster is installed, and what is kept of it: what `apply` and `up` take alike.
+#[derive(Debug, clap::Args)]
+pub(crate) struct InstallArguments {
+    #[command(flatten)]
+    pub(crate) bundle: BundleArguments,
+    #[command(flatten)]
+    pub(crate) consent: ConsentArguments,
+    /// Where to save the admin kubeconfig (mode 0600) [default: ./CLUSTER.kubeconfig]
+    #[arg(long, value_name = "OUT")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Where to save the run report [default: ./kdc-report-CLUSTER-TIME.json]
+    #[arg(long, value_name = "OUT")]
+    pub(crate) report: Option<PathBuf>,
+}
+
 /// Answers given beforehand.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct ConsentArguments {

@@ -4,11 +4,13 @@ use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use super::{
     CommandError,
+    arguments::InstallArguments,
     ending::{failure_of, refuse, render_rows, reported, unprovable, unproved, untouched},
+    interrupt::until_ctrl_c,
     judge::judge,
     opened::Opened,
     report::{Notebook, Report, ReportedNode, render_time, write_private},
-    site::{NodeLink, Site, close_all, links, look, open_all, unix_ms},
+    site::{NodeLink, Site, close_all, links, look, open_all, started, unix_ms},
 };
 use crate::{
     fleet::{
@@ -25,11 +27,9 @@ use kdc_agent::{step::NodePlan, wire::Proof};
 use kdc_bundles::index::Digest;
 
 /// What the command line says about an install.
-pub(crate) struct Wishes {
-    pub(crate) yes: bool,
+pub(crate) struct Wishes<'a> {
+    pub(crate) arguments: &'a InstallArguments,
     pub(crate) parallel: usize,
-    pub(crate) kubeconfig: Option<PathBuf>,
-    pub(crate) report: Option<PathBuf>,
     /// A saved plan, which must be what would be planned now.
     pub(crate) saved: Option<ClusterPlan>,
 }
@@ -38,35 +38,18 @@ pub(crate) struct Wishes {
 pub(crate) async fn carry_out(
     site: &Site,
     opened: &Opened,
-    wishes: &Wishes,
+    wishes: &Wishes<'_>,
     screen: &Arc<Screen>,
 ) -> Result<(), Complaint> {
     let notebook = Notebook::new(screen.as_ref());
     let work = Work { site, opened, wishes, screen, notebook: &notebook, began: Instant::now() };
-    tokio::select! {
-        biased;
-        signal = tokio::signal::ctrl_c() => match signal {
-            Ok(()) => Err(interrupted(notebook.has_changed())),
-            Err(error) => Err(CommandError::Runtime(error).into()),
-        },
-        done = work.run() => done,
-    }
-}
-
-/// The words after Ctrl-C.
-pub(crate) fn interrupted(changed: bool) -> Complaint {
-    if changed {
-        return Complaint::new("KDC-018", Exit::Interrupted, "you stopped watching")
-            .cause("the nodes carry on by themselves until they need one another")
-            .hint("run the same command again, here or elsewhere: it attaches and finishes");
-    }
-    Complaint::new("KDC-018", Exit::Refused, "stopped; nothing was changed")
+    until_ctrl_c(|| notebook.has_changed(), work.run()).await
 }
 
 struct Work<'a> {
     site: &'a Site,
     opened: &'a Opened,
-    wishes: &'a Wishes,
+    wishes: &'a Wishes<'a>,
     screen: &'a Arc<Screen>,
     notebook: &'a Notebook<'a>,
     began: Instant,
@@ -77,11 +60,7 @@ impl Work<'_> {
         let (site, parallel) = (self.site, self.wishes.parallel);
         let agent = self.opened.agent()?;
         let links = links(&site.cluster, site.is_local, &agent, self.screen, self.notebook)?;
-        self.notebook.news(&News::Started {
-            command: "apply".to_owned(),
-            cluster: site.cluster.name.clone(),
-            nodes: links.iter().map(|link| link.node().to_owned()).collect(),
-        });
+        self.notebook.news(&started("apply", site));
         open_all(&links, parallel, self.screen).await?;
         let plan = self.plan(&links).await?;
         let done = self.install(&links, &plan).await;
@@ -181,7 +160,7 @@ impl Work<'_> {
 
     /// The operator agrees: beforehand, now, or by not being there to be asked.
     fn agree(&self, plan: &ClusterPlan, steps: usize) -> bool {
-        if self.wishes.yes || self.wishes.saved.is_some() {
+        if self.wishes.arguments.consent.yes || self.wishes.saved.is_some() {
             return true;
         }
         let bytes: u64 = plan.nodes.iter().map(|node| node.bytes_to_send).sum();
@@ -262,7 +241,7 @@ impl Work<'_> {
             None => self.save_kubeconfig(links, plan, true).await,
             Some(_) => Ok(()),
         };
-        let path = report.save(self.wishes.report.as_deref())?;
+        let path = report.save(self.wishes.arguments.report.as_deref())?;
         self.screen.say(&format!("report: {}", path.display()));
         match refusal {
             Some(complaint) => Err(complaint),
@@ -278,7 +257,7 @@ impl Work<'_> {
         replace: bool,
     ) -> Result<(), Complaint> {
         let usual = || PathBuf::from(format!("{}.kubeconfig", plan.cluster));
-        let path = self.wishes.kubeconfig.clone().unwrap_or_else(usual);
+        let path = self.wishes.arguments.kubeconfig.clone().unwrap_or_else(usual);
         if !replace && path.exists() {
             return Ok(());
         }

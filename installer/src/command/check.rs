@@ -6,11 +6,11 @@ use super::{
     arguments::{BundleArguments, ClusterArguments},
     judge::{judge, judge_without_bundle},
     opened::Opened,
-    site::{Site, agent_beside, close_all, links, look as look_at, open_all},
+    site::{Site, agent_beside, close_all, links, look as look_at, open_all, started},
 };
 use crate::{
     plan::Inputs,
-    show::{Complaint, Look, News, Observer, Screen},
+    show::{Complaint, Look, Observer, Screen},
 };
 
 /// Look at every node and say what would stop an install; changes nothing
@@ -39,9 +39,7 @@ impl Check {
         };
         let parallel = site.parallel(self.cluster.pace.parallel);
         let links = links(&site.cluster, site.is_local, &agent, &screen, screen.as_ref())?;
-        let nodes: Vec<String> = links.iter().map(|link| link.node().to_owned()).collect();
-        let (command, cluster) = ("check".to_owned(), site.cluster.name.clone());
-        screen.news(&News::Started { command, cluster, nodes });
+        screen.news(&started("check", &site));
         open_all(&links, parallel, &screen).await?;
         let seen = look_at(&links, parallel).await?;
         close_all(&links, parallel).await;

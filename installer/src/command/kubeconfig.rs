@@ -8,9 +8,8 @@ use kdc_profiles::cluster::Role;
 use super::{
     arguments::{BundleArguments, ClusterArguments},
     error::of_node,
-    opened::Opened,
     report::write_private,
-    site::{NodeLink, Site, agent_beside, close_all, links, open_all},
+    site::{NodeLink, Site, agent_to_stage, close_all, links, open_all},
 };
 use crate::{
     fleet::wrong_answer,
@@ -36,10 +35,7 @@ impl Kubeconfig {
         let mut site = Site::load(&self.cluster)?;
         site.cluster.nodes.retain(|node| node.role == Role::ControlPlane);
         let screen = Arc::new(Screen::new(look, 1, false));
-        let agent = match Opened::from_arguments(&self.bundle, &screen).await? {
-            Some(opened) => opened.agent()?,
-            None => agent_beside()?,
-        };
+        let agent = agent_to_stage(&self.bundle, &screen).await?;
         site.cluster.nodes.truncate(1);
         let links = links(&site.cluster, site.is_local, &agent, &screen, &crate::show::Silent)?;
         open_all(&links, 1, &screen).await?;

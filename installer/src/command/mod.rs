@@ -17,6 +17,7 @@ mod error;
 mod generate;
 mod hosts;
 mod init;
+mod interrupt;
 mod judge;
 mod kubeconfig;
 mod opened;
@@ -28,6 +29,7 @@ mod status;
 mod undo;
 mod up;
 
+use self::interrupt::until_ctrl_c;
 pub use self::{bundle::BundleCommandError, error::CommandError};
 
 /// Turn fresh Linux servers into a Kubernetes cluster, from one signed file, over SSH.
@@ -96,7 +98,8 @@ pub fn tree() -> clap::Command {
     Cli::command()
 }
 
-/// Do what the command line asks.
+/// Do what the command line asks. Ctrl-C ends those that only look at once; those that change
+/// nodes see to it themselves.
 ///
 /// # Errors
 /// Whatever stopped it, with the exit code it stands for.
@@ -104,13 +107,13 @@ pub async fn run(cli: Cli) -> Result<(), Complaint> {
     let look = cli.look();
     match cli.command {
         Command::Init(command) => command.run(&Screen::new(look, 0, false)),
-        Command::Check(command) => command.run(look).await,
-        Command::Plan(command) => command.run(look).await,
+        Command::Check(command) => until_ctrl_c(|| false, command.run(look)).await,
+        Command::Plan(command) => until_ctrl_c(|| false, command.run(look)).await,
         Command::Apply(command) => command.run(look).await,
         Command::Up(command) => command.run(look).await,
-        Command::Status(command) => command.run(look).await,
+        Command::Status(command) => until_ctrl_c(|| false, command.run(look)).await,
         Command::Undo(command) => command.run(look).await,
-        Command::Kubeconfig(command) => command.run(look).await,
+        Command::Kubeconfig(command) => until_ctrl_c(|| false, command.run(look)).await,
         Command::Bundle(command) => command.run(look),
         Command::Completions(command) => command.run(&Screen::new(look, 0, false)),
         Command::Man(command) => command.run(&Screen::new(look, 0, false)),

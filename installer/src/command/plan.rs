@@ -9,11 +9,11 @@ use super::{
     arguments::{BundleArguments, ClusterArguments},
     judge::judge,
     opened::Opened,
-    site::{Site, close_all, links, look as look_at, open_all},
+    site::{Site, close_all, links, look as look_at, open_all, started},
 };
 use crate::{
     plan::{self, ClusterPlan, Inputs},
-    show::{Complaint, Look, News, Observer, Screen},
+    show::{Complaint, Look, Observer, Screen},
 };
 
 /// Show what `apply` would do, where, why and in which order; changes nothing
@@ -43,9 +43,7 @@ impl Plan {
         let parallel = site.parallel(self.cluster.pace.parallel);
         let links =
             links(&site.cluster, site.is_local, &opened.agent()?, &screen, screen.as_ref())?;
-        let nodes: Vec<String> = links.iter().map(|link| link.node().to_owned()).collect();
-        let (command, cluster) = ("plan".to_owned(), site.cluster.name.clone());
-        screen.news(&News::Started { command, cluster, nodes });
+        screen.news(&started("plan", &site));
         open_all(&links, parallel, &screen).await?;
         let seen = look_at(&links, parallel).await?;
         close_all(&links, parallel).await;

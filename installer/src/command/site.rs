@@ -13,13 +13,14 @@ use kdc_profiles::{
 
 use super::{
     CommandError,
-    arguments::ClusterArguments,
+    arguments::{BundleArguments, ClusterArguments},
     error::{of_node, of_nodes},
+    opened::Opened,
     prompts::Prompts,
 };
 use crate::{
     fleet::{all_or_failures, each, link::Link, over_ssh::SshDoor},
-    show::{Complaint, Exit, Observer, Screen, news::Stage},
+    show::{Complaint, Exit, News, Observer, Screen, news::Stage},
     ssh::{AgentBinary, Keyring, SshError, Surroundings, Target, UnknownKey, confirm_unknown},
 };
 
@@ -66,6 +67,15 @@ impl Site {
 /// Control planes first, then by name.
 pub(crate) fn sort(nodes: &mut [Node]) {
     nodes.sort_by(|left, right| (left.role, &left.name).cmp(&(right.role, &right.name)));
+}
+
+/// The news that a command starts on the nodes of a site.
+pub(crate) fn started(command: &str, site: &Site) -> News {
+    News::Started {
+        command: command.to_owned(),
+        cluster: site.cluster.name.clone(),
+        nodes: site.cluster.nodes.iter().map(|node| node.name.clone()).collect(),
+    }
 }
 
 /// Links to all nodes of a cluster; nothing is opened yet.
@@ -173,6 +183,18 @@ pub(crate) async fn look(links: &[NodeLink<'_>], parallel: usize) -> Result<Seen
 pub(crate) fn unix_ms() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.ok().and_then(|since| i64::try_from(since.as_millis()).ok()).unwrap_or(0)
+}
+
+/// The agent of the bundle that the command line names; where it names none, the one beside this
+/// program.
+pub(crate) async fn agent_to_stage(
+    bundle: &BundleArguments,
+    screen: &Screen,
+) -> Result<AgentBinary, Complaint> {
+    match Opened::from_arguments(bundle, screen).await? {
+        Some(opened) => opened.agent(),
+        None => agent_beside(),
+    }
 }
 
 /// The agent that lies beside this program, for commands without a bundle.

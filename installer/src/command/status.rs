@@ -12,8 +12,7 @@ use serde::Serialize;
 use super::{
     arguments::{BundleArguments, ClusterArguments},
     ending::all_or_refusal,
-    opened::Opened,
-    site::{NodeLink, Site, agent_beside, close_all, links, open_all},
+    site::{NodeLink, Site, agent_to_stage, close_all, links, open_all},
 };
 use crate::{
     fleet::{each, wrong_answer},
@@ -35,10 +34,7 @@ impl Status {
     pub(crate) async fn run(&self, look: Look) -> Result<(), Complaint> {
         let site = Site::load(&self.cluster)?;
         let screen = Arc::new(Screen::new(look, site.cluster.nodes.len(), false));
-        let agent = match Opened::from_arguments(&self.bundle, &screen).await? {
-            Some(opened) => opened.agent()?,
-            None => agent_beside()?,
-        };
+        let agent = agent_to_stage(&self.bundle, &screen).await?;
         let parallel = site.parallel(self.cluster.pace.parallel);
         let links = links(&site.cluster, site.is_local, &agent, &screen, &Silent)?;
         open_all(&links, parallel, &screen).await?;

@@ -8,12 +8,12 @@ use kdc_profiles::cluster::{Node, Role};
 use super::{
     CommandError,
     arguments::{BundleArguments, ClusterArguments, ConsentArguments},
-    carry_out::{holder, interrupted},
+    carry_out::holder,
     ending::{all_or_refusal, render_rows, row_of},
     error::of_node,
-    opened::Opened,
+    interrupt::until_ctrl_c,
     report::Notebook,
-    site::{NodeLink, Site, agent_beside, close_all, links, open_all},
+    site::{NodeLink, Site, agent_to_stage, close_all, links, open_all, started},
 };
 use crate::{
     fleet::{
@@ -49,20 +49,11 @@ impl Undo {
         let mut site = Site::load(&self.cluster)?;
         choose(&mut site.cluster.nodes, &self.only)?;
         let screen = Arc::new(Screen::new(look, site.cluster.nodes.len(), true));
-        let agent = match Opened::from_arguments(&self.bundle, &screen).await? {
-            Some(opened) => opened.agent()?,
-            None => agent_beside()?,
-        };
+        let agent = agent_to_stage(&self.bundle, &screen).await?;
         self.agree(&site, &screen)?;
         let notebook = Notebook::new(screen.as_ref());
-        tokio::select! {
-            biased;
-            signal = tokio::signal::ctrl_c() => match signal {
-                Ok(()) => Err(interrupted(notebook.has_changed())),
-                Err(error) => Err(CommandError::Runtime(error).into()),
-            },
-            done = self.undo(&site, &agent, &screen, &notebook) => done,
-        }
+        let work = self.undo(&site, &agent, &screen, &notebook);
+        until_ctrl_c(|| notebook.has_changed(), work).await
     }
 
     fn agree(&self, site: &Site, screen: &Screen) -> Result<(), Complaint> {
@@ -92,9 +83,7 @@ impl Undo {
         let began = std::time::Instant::now();
         let parallel = site.parallel(self.cluster.pace.parallel);
         let links = links(&site.cluster, site.is_local, agent, screen, notebook)?;
-        let nodes: Vec<String> = links.iter().map(|link| link.node().to_owned()).collect();
-        let (command, cluster) = ("undo".to_owned(), site.cluster.name.clone());
-        notebook.news(&News::Started { command, cluster, nodes });
+        notebook.news(&started("undo", site));
         open_all(&links, parallel, screen).await?;
         let holder = holder();
         let holds =

@@ -14,9 +14,10 @@ use kdc_profiles::{
 
 use super::{
     CommandError,
-    arguments::{BundleArguments, ConsentArguments, PaceArguments},
+    arguments::{InstallArguments, PaceArguments},
     carry_out::{Wishes, carry_out},
     hosts::{Host, node_name},
+    interrupt::until_ctrl_c,
     opened::Opened,
     report::write_private,
     site::{Site, close_all, links, look as look_at, open_all},
@@ -44,15 +45,7 @@ pub(crate) struct Up {
     #[command(flatten)]
     pub(crate) pace: PaceArguments,
     #[command(flatten)]
-    pub(crate) bundle: BundleArguments,
-    #[command(flatten)]
-    pub(crate) consent: ConsentArguments,
-    /// Where to save the admin kubeconfig (mode 0600) [default: ./CLUSTER.kubeconfig]
-    #[arg(long, value_name = "OUT")]
-    pub(crate) kubeconfig: Option<PathBuf>,
-    /// Where to save the run report [default: ./kdc-report-CLUSTER-TIME.json]
-    #[arg(long, value_name = "OUT")]
-    pub(crate) report: Option<PathBuf>,
+    pub(crate) install: InstallArguments,
 }
 
 impl Up {
@@ -60,8 +53,9 @@ impl Up {
         let hosts =
             self.hosts.iter().map(|text| Host::parse(text)).collect::<Result<Vec<_>, _>>()?;
         let screen = Arc::new(Screen::new(look, hosts.len().max(1), true));
-        let opened = Opened::needed_by("up", &self.bundle, &screen).await?;
-        let text = self.cluster_file(&hosts, &opened, &screen).await?;
+        let opened = Opened::needed_by("up", &self.install.bundle, &screen).await?;
+        let looking = self.cluster_file(&hosts, &opened, &screen);
+        let text = until_ctrl_c(|| false, looking).await?;
         let usual = || PathBuf::from(format!("{}.cluster.yaml", self.name));
         let path = self.write_file.clone().unwrap_or_else(usual);
         write_private(&path, text.as_bytes(), 0o644)?;
@@ -71,13 +65,8 @@ impl Up {
         let cluster = cluster::parse(&text, "the cluster file made for you")
             .map_err(|problems| CommandError::Load(LoadError::Invalid(problems)))?;
         let site = Site::of(cluster, Path::new("."), hosts.is_empty())?;
-        let wishes = Wishes {
-            yes: self.consent.yes,
-            parallel: site.parallel(self.pace.parallel),
-            kubeconfig: self.kubeconfig.clone(),
-            report: self.report.clone(),
-            saved: None,
-        };
+        let parallel = site.parallel(self.pace.parallel);
+        let wishes = Wishes { arguments: &self.install, parallel, saved: None };
         carry_out(&site, &opened, &wishes, &screen).await
     }
 

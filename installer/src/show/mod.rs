@@ -16,6 +16,7 @@ pub mod plain;
 mod screen;
 pub mod table;
 
+pub(crate) use self::screen::read_hidden;
 pub use self::{
     complaint::{Complaint, Exit},
     news::{NEWS_VERSION, News},

@@ -2,7 +2,13 @@
 
 use std::{
     io::{BufRead, IsTerminal},
+    os::fd::AsFd,
     time::Instant,
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::{SigSet, SigmaskHow, Signal},
 };
 
 use secrecy::SecretString;
@@ -124,7 +130,7 @@ impl Screen {
         if !can_ask() {
             return None;
         }
-        let read = || rpassword::prompt_password(format!("{question} ")).ok();
+        let read = || read_hidden(question).ok();
         let answer = match &self.progress {
             Progress::Moving(moving) => moving.suspend(read),
             Progress::Plain(_) | Progress::Json(_) | Progress::Quiet => read(),
@@ -140,15 +146,38 @@ impl Screen {
         }
         let read = || {
             to_stderr(&format!("{question} "));
-            let mut answer = String::new();
-            std::io::stdin().lock().read_line(&mut answer).ok()?;
-            Some(answer.trim().to_owned())
+            Some(read_line())
         };
         match &self.progress {
             Progress::Moving(moving) => moving.suspend(read),
             Progress::Plain(_) | Progress::Json(_) | Progress::Quiet => read(),
         }
     }
+}
+
+/// A line that is typed; empty where it can't be read or Ctrl-C comes first, which is never a yes.
+fn read_line() -> String {
+    let stdin = std::io::stdin();
+    // A read goes on after a signal and a poll does not: else Ctrl-C would wait for Enter.
+    if poll(&mut [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).is_err() {
+        return String::new();
+    }
+    let mut line = String::new();
+    match stdin.lock().read_line(&mut line) {
+        Ok(_) => line.trim().to_owned(),
+        Err(_) => String::new(),
+    }
+}
+
+/// A line that is typed without being seen. The reader turns Ctrl-C into a signal while the terminal
+/// still hides what is typed: held back until it doesn't, so that no shell is left blind.
+pub(crate) fn read_hidden(question: &str) -> std::io::Result<String> {
+    let mut interrupt = SigSet::empty();
+    interrupt.add(Signal::SIGINT);
+    let before = interrupt.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let answer = rpassword::prompt_password(format!("{question} "));
+    before.thread_set_mask()?;
+    answer
 }
 
 impl Observer for Screen {

@@ -101,6 +101,11 @@ impl SshError {
             }
             Self::Deadline { .. } => "look at the node's load, then run the command again".to_owned(),
             Self::Source { .. } => "check the bundle with `kdc-install bundle verify`".to_owned(),
+            Self::Unexpected { .. } => {
+                "use the kdc-install and kdc-agent of one release; if they are, it is a fault of \
+                 kdc: please report it with this text"
+                    .to_owned()
+            }
             Self::Agent { failure, .. } => return failure.hint.clone(),
             _ => return None,
         })

@@ -14,6 +14,7 @@
 //! ([`confirm_unknown`]) and opens again. Any tokio runtime will do; a current-thread one is fastest.
 
 mod binary;
+mod code;
 mod config;
 mod deadline;
 mod dial;

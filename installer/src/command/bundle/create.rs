@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use kdc_airgap::{Observer, Summary, Work};
 use kdc_bundles::signing::{self, SigningKey};
 
-use super::{BundleCommandError, password, progress::Progress};
+use super::{BundleCommandError, SignedBundle, password, progress::Progress};
 use crate::show::{Screen, plain::render_bytes};
 
 /// Make a signed bundle from a definition and local files
@@ -33,20 +33,6 @@ pub(super) struct Create {
     password_file: Option<PathBuf>,
 }
 
-#[derive(serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Created<'a> {
-    bundle: &'a Path,
-    name: &'a str,
-    version: &'a str,
-    digest: String,
-    key: String,
-    artifacts: usize,
-    blobs: usize,
-    content_bytes: u64,
-    file_bytes: u64,
-}
-
 impl Create {
     pub(super) fn run(&self, screen: &Screen) -> Result<(), BundleCommandError> {
         let definition = kdc_profiles::definition::load(&self.file)?;
@@ -71,7 +57,7 @@ impl Create {
     }
 
     fn show(&self, screen: &Screen, summary: &Summary) {
-        let created = Created {
+        let created = SignedBundle {
             bundle: &self.save,
             name: &summary.name,
             version: &summary.version,

@@ -53,6 +53,23 @@ impl BundleCommand {
     }
 }
 
+/// A bundle that was signed or proved, as `bundle create` and `bundle verify` show it.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SignedBundle<'a> {
+    bundle: &'a Path,
+    name: &'a str,
+    version: &'a str,
+    /// Of the signed index.
+    digest: String,
+    /// Id of the key that signed.
+    key: String,
+    artifacts: usize,
+    blobs: usize,
+    content_bytes: u64,
+    file_bytes: u64,
+}
+
 /// An error of the format, of that file.
 fn refused(path: &Path) -> impl Fn(kdc_bundles::error::VerifyError) -> BundleCommandError {
     let path: PathBuf = path.to_owned();

@@ -10,6 +10,7 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::BundleCommandError;
+use crate::show::read_hidden;
 
 /// Longest password file read.
 const MAX_PASSWORD: u64 = 1024;
@@ -41,9 +42,7 @@ pub(super) fn ask(
     if !std::io::stdin().is_terminal() {
         return Err(BundleCommandError::NoTerminal { instead });
     }
-    rpassword::prompt_password(format!("{question}: "))
-        .map(Zeroizing::new)
-        .map_err(BundleCommandError::Terminal)
+    read_hidden(&format!("{question}:")).map(Zeroizing::new).map_err(BundleCommandError::Terminal)
 }
 
 /// Asks for a new password, twice.

@@ -1,10 +1,10 @@
 //! `bundle verify`: prove every byte of a bundle.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use kdc_bundles::{error::VerifyError, verify};
 
-use super::{BundleCommandError, load_keys, progress::Progress, refused};
+use super::{BundleCommandError, SignedBundle, load_keys, progress::Progress, refused};
 use crate::{
     command::arguments::KeyArguments,
     show::{Screen, plain::render_bytes},
@@ -27,20 +27,6 @@ pub(super) struct Verify {
     keys: KeyArguments,
 }
 
-#[derive(serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Proved<'a> {
-    bundle: &'a Path,
-    name: &'a str,
-    version: &'a str,
-    digest: String,
-    key: String,
-    artifacts: usize,
-    blobs: usize,
-    content_bytes: u64,
-    file_bytes: u64,
-}
-
 impl Verify {
     pub(super) fn run(&self, screen: &Screen) -> Result<(), BundleCommandError> {
         let keys = load_keys(&self.keys)?;
@@ -57,7 +43,7 @@ impl Verify {
         });
         let proved = proved.map_err(refused(&self.bundle))?;
         progress.finish();
-        let document = Proved {
+        let document = SignedBundle {
             bundle: &self.bundle,
             name: &proved.index.name,
             version: &proved.index.bundle_version,
@@ -68,23 +54,20 @@ impl Verify {
             content_bytes: proved.index.content_bytes(),
             file_bytes: proved.file_bytes,
         };
-        screen.document(&document, || document.render());
+        screen.document(&document, || render(&document));
         Ok(())
     }
 }
 
-impl Proved<'_> {
-    fn render(&self) -> String {
-        format!(
-            "{} {} is proved: signed with key {}, {} artifacts, {} blobs, every one of {} ({} \
-             bytes)\n",
-            self.name,
-            self.version,
-            self.key,
-            self.artifacts,
-            self.blobs,
-            render_bytes(self.file_bytes),
-            self.file_bytes
-        )
-    }
+fn render(proved: &SignedBundle<'_>) -> String {
+    format!(
+        "{} {} is proved: signed with key {}, {} artifacts, {} blobs, every one of {} ({} bytes)\n",
+        proved.name,
+        proved.version,
+        proved.key,
+        proved.artifacts,
+        proved.blobs,
+        render_bytes(proved.file_bytes),
+        proved.file_bytes
+    )
 }
