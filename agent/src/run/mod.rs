@@ -294,6 +294,16 @@ fn readings(runs_dir: &Path) -> Result<Vec<(Reading, RunSummary)>, RunError> {
     Ok(runs)
 }
 
+/// Whether the last thing this run wrote down is its end.
+///
+/// # Errors
+/// If its journal is broken.
+pub fn has_ended(run_dir: &Path) -> Result<bool, RunError> {
+    let reading = journal::load(run_dir)?;
+    let last = reading.records.last().map(|record| &record.entry);
+    Ok(matches!(last, Some(Entry::Ended { .. })))
+}
+
 fn summarise(run_dir: &Path, reading: &Reading) -> Option<RunSummary> {
     let Entry::Opened { run, cluster, plan, .. } = &reading.records.first()?.entry else {
         return None;

@@ -2,12 +2,12 @@
 
 use std::{io, path::Path};
 
-use super::{Places, ServeError};
+use super::{Places, ServeError, runs};
 use crate::{
     daemon,
     host::{Host, Program},
     run,
-    wire::{Outcome, Reply},
+    wire::Reply,
 };
 
 /// Where staged copies of the agent may lie (`kdc-<uid>` in each).
@@ -15,13 +15,11 @@ const STAGING: &[&str] = &["/dev/shm", "/var/tmp", "/tmp", "/root"];
 
 /// Remove everything of kdc's own. Refused while changes are in force or a run goes on.
 pub(super) fn depart(host: &dyn Host, places: &Places) -> Result<Reply, ServeError> {
-    for summary in run::list(&places.runs)? {
-        if matches!(summary.outcome, Outcome::Running { .. }) {
-            return Err(ServeError::Busy { run: summary.run });
-        }
-        if summary.in_force {
-            return Err(ServeError::StillInForce { run: summary.run });
-        }
+    if let Some(busy) = runs::busy_run(host, places)? {
+        return Err(ServeError::Busy { run: busy.run });
+    }
+    if let Some(standing) = run::in_force(&places.runs)?.into_iter().next() {
+        return Err(ServeError::StillInForce { run: standing.run });
     }
     stop_daemon(host)?;
     remove_all(Path::new("/")).map_err(|source| ServeError::Depart { source })?;

@@ -18,12 +18,34 @@ use crate::{
 /// How long a started unit may take until its journal says so.
 const BEGIN_SECS: u64 = 30;
 
+/// How long a run that has written its end down may take to let go of its journal.
+const LEAVE_SECS: u64 = 30;
+
 /// Between two looks at a journal.
 const POLL: Duration = Duration::from_millis(75);
 
-fn busy_run(places: &Places) -> Result<Option<RunSummary>, ServeError> {
-    let running = |run: &RunSummary| matches!(run.outcome, Outcome::Running { .. });
-    Ok(run::list(&places.runs)?.into_iter().find(running))
+/// The run that goes on here. One that has written its end down and still holds its journal is about
+/// to leave, or was started again and has yet to say so: which of the two is waited for.
+pub(super) fn busy_run(host: &dyn Host, places: &Places) -> Result<Option<RunSummary>, ServeError> {
+    busy_after(places, &mut |pause| host.sleep(pause))
+}
+
+fn busy_after(
+    places: &Places,
+    sleep: &mut dyn FnMut(Duration),
+) -> Result<Option<RunSummary>, ServeError> {
+    let mut waited = Duration::ZERO;
+    loop {
+        let running = |run: &RunSummary| matches!(run.outcome, Outcome::Running { .. });
+        let Some(busy) = run::list(&places.runs)?.into_iter().find(running) else {
+            return Ok(None);
+        };
+        if waited.as_secs() >= LEAVE_SECS || !run::has_ended(&places.runs.join(&busy.run))? {
+            return Ok(Some(busy));
+        }
+        sleep(POLL);
+        waited += POLL;
+    }
 }
 
 /// Start the run of a plan, or take up an unfinished one of an equal plan.
@@ -37,7 +59,7 @@ pub(super) fn start(
         path: places.runs.join(run),
         reason: cause.to_string(),
     })?;
-    if let Some(busy) = busy_run(places)? {
+    if let Some(busy) = busy_run(host, places)? {
         if busy.plan == digest {
             return Ok(Reply::Started { run: busy.run, resumed: true });
         }
@@ -55,7 +77,7 @@ pub(super) fn start(
 
 /// Start to take back everything in force. A run that still goes on is stopped first.
 pub(super) fn start_undo(host: &dyn Host, places: &Places) -> Result<Reply, ServeError> {
-    if let Some(busy) = busy_run(places)? {
+    if let Some(busy) = busy_run(host, places)? {
         if busy.run.starts_with("undo-") {
             return Ok(Reply::Started { run: busy.run, resumed: true });
         }
@@ -213,6 +235,26 @@ mod tests {
         assert_eq!(reply, Reply::Ended { outcome: Outcome::Interrupted });
         let first = receive.recv().await;
         assert!(matches!(first, Some(Message::Event(Event { body: EventBody::Found { .. }, .. }))));
+    }
+
+    #[test]
+    fn a_run_that_wrote_its_end_is_given_the_time_to_leave_and_any_other_is_busy_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = places(folder.path());
+        let mut journal = begun(&folder.path().join("r1"));
+        let mut never = |_| panic!("nothing to wait for");
+        assert_eq!(busy_after(&places, &mut never).unwrap().unwrap().run, "r1");
+
+        let outcome = Outcome::Undone { steps: 1 };
+        journal.append(3, Entry::Ended { outcome }).unwrap();
+        let mut slept = Duration::ZERO;
+        let stays = busy_after(&places, &mut |pause| slept += pause).unwrap();
+        assert_eq!(stays.unwrap().run, "r1");
+        assert!(slept.as_secs() >= LEAVE_SECS);
+
+        let mut journal = Some(journal);
+        let mut leaves = |_| drop(journal.take());
+        assert_eq!(busy_after(&places, &mut leaves).unwrap(), None);
     }
 
     fn note(text: &str) -> Event {
