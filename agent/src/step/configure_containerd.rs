@@ -1,12 +1,18 @@
-//! `ConfigureContainerd`.
+//! `ConfigureContainerd`: one configuration file in the format of the containerd that is there.
+//!
+//! containerd 1.x reads version 2 of the format, 2.x version 3, where sandbox image, CNI and runtimes
+//! have other places. The first start fills containerd's directories; however it came to the node
+//! (packages, or an archive that knows nothing of them), undo empties those that this start filled.
+
+use std::collections::BTreeMap;
 
 use kdc_bundles::index::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::{
     change::{Change, Context, StepError},
-    containerd::{CONFIG, UNIT, answers, major_version, wait_for_socket},
-    snapshot::{PathState, look, put_file, restore},
+    containerd::{CONFIG, OWNED, UNIT, Version, answers, installed_version, wait_for_socket},
+    snapshot::{PathState, look, put_file, restore, restore_owned_directory},
     systemd::{look_at, restore_activity, systemctl},
 };
 
@@ -24,33 +30,48 @@ pub(crate) struct ConfigureContainerd<'a> {
 pub(crate) struct Before {
     /// Major version of the installed containerd.
     major: Option<u32>,
+    /// Its minor version; journals before archives have none.
+    #[serde(default)]
+    minor: u32,
     file: PathState,
     active: bool,
     answers: bool,
+    /// Its directories; journals before archives have none.
+    #[serde(default)]
+    owned: BTreeMap<String, PathState>,
 }
 
 /// Where CNI configuration lives.
 const CNI_CONF_DIR: &str = "/etc/cni/net.d";
 
 impl ConfigureContainerd<'_> {
-    /// The whole configuration, in the format of this major version.
-    fn render(&self, major: u32) -> String {
+    /// The whole configuration, in the format of this version.
+    fn render(&self, version: Version) -> String {
         let quote = |text: &str| format!("{text:?}");
         let (sandbox, bin_dir) = (quote(self.sandbox_image), quote(self.cni_bin_dir));
         let (systemd, restrict) = (self.systemd_cgroup, self.restrict_oom_score_adj);
         let conf_dir = quote(CNI_CONF_DIR);
         let head = "# Written by kdc. Undo puts back what was here.\n";
-        if major >= 2 {
+        let opt =
+            "[plugins.\"io.containerd.internal.v1.opt\"]\n  path = \"/var/lib/containerd/opt\"\n";
+        if version.0 >= 2 {
             let runtime = "io.containerd.cri.v1.runtime";
+            // 2.1 took up the list, and refuses to have both.
+            let bin_dirs = if version >= (2, 1) {
+                format!("bin_dirs = [{bin_dir}]")
+            } else {
+                format!("bin_dir = {bin_dir}")
+            };
             return format!(
                 "{head}version = 3\n\n\
                  [plugins.'io.containerd.cri.v1.images'.pinned_images]\n  sandbox = {sandbox}\n\n\
                  [plugins.'{runtime}']\n  restrict_oom_score_adj = {restrict}\n\n\
-                 [plugins.'{runtime}'.cni]\n  bin_dirs = [{bin_dir}]\n  conf_dir = {conf_dir}\n\n\
+                 [plugins.'{runtime}'.cni]\n  {bin_dirs}\n  conf_dir = {conf_dir}\n\n\
                  [plugins.'{runtime}'.containerd.runtimes.runc]\n  \
                  runtime_type = \"io.containerd.runc.v2\"\n\n\
                  [plugins.'{runtime}'.containerd.runtimes.runc.options]\n  \
-                 SystemdCgroup = {systemd}\n"
+                 SystemdCgroup = {systemd}\n\n\
+                 {opt}"
             );
         }
         let cri = "[plugins.\"io.containerd.grpc.v1.cri\"";
@@ -60,7 +81,7 @@ impl ConfigureContainerd<'_> {
              {cri}.cni]\n  bin_dir = {bin_dir}\n  conf_dir = {conf_dir}\n\n\
              {cri}.containerd.runtimes.runc]\n  runtime_type = \"io.containerd.runc.v2\"\n\n\
              {cri}.containerd.runtimes.runc.options]\n  SystemdCgroup = {systemd}\n\n\
-             [plugins.\"io.containerd.internal.v1.opt\"]\n  path = \"/var/lib/containerd/opt\"\n"
+             {opt}"
         )
     }
 }
@@ -69,25 +90,38 @@ impl Change for ConfigureContainerd<'_> {
     type Before = Before;
 
     fn probe(&self, context: &Context<'_>) -> Result<Before, StepError> {
-        let major = major_version(context.host)?;
+        let version = installed_version(context.host)?;
         let active = look_at(context.host, UNIT)?.active;
         let answers = active && answers(context.host)?;
-        Ok(Before { major, file: look(context, CONFIG)?, active, answers })
+        let mut owned = BTreeMap::new();
+        // What one that runs already has there is its own affair.
+        for path in OWNED.iter().filter(|_| !active) {
+            owned.insert((*path).to_owned(), look(context, path)?);
+        }
+        Ok(Before {
+            major: version.map(|(major, _)| major),
+            minor: version.map_or(0, |(_, minor)| minor),
+            file: look(context, CONFIG)?,
+            active,
+            answers,
+            owned,
+        })
     }
 
     fn is_satisfied_by(&self, before: &Before) -> bool {
-        let wanted = before.major.map(|major| Digest::of(self.render(major).as_bytes()));
+        let wanted =
+            before.major.map(|major| Digest::of(self.render((major, before.minor)).as_bytes()));
         before.answers && wanted.is_some_and(|wanted| before.file.is_file(&wanted, 0o644))
     }
 
     fn apply(&self, context: &Context<'_>, _before: &Before) -> Result<(), StepError> {
-        let Some(major) = major_version(context.host)? else {
+        let Some(version) = installed_version(context.host)? else {
             return Err(StepError::Refused {
                 what: "containerd is not installed".to_owned(),
-                hint: "put containerd's package into the bundle".to_owned(),
+                hint: "put containerd into the bundle: its package, or its archive".to_owned(),
             });
         };
-        put_file(context.host, CONFIG, &mut self.render(major).as_bytes(), 0o644)?;
+        put_file(context.host, CONFIG, &mut self.render(version).as_bytes(), 0o644)?;
         context.host.run_checked(&systemctl(["restart", "--", UNIT]))?;
         wait_for_socket(context)
     }
@@ -98,7 +132,11 @@ impl Change for ConfigureContainerd<'_> {
             context.host.run_checked(&systemctl(["restart", "--", UNIT]))?;
             return Ok(());
         }
-        restore_activity(context, UNIT, false)
+        restore_activity(context, UNIT, false)?;
+        for (path, state) in &before.owned {
+            restore_owned_directory(context, path, state)?;
+        }
+        Ok(())
     }
 
     fn summary(&self) -> String {
@@ -116,20 +154,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_major_version_gets_its_own_format() {
+    fn each_version_gets_its_own_format() {
         let step = ConfigureContainerd {
             sandbox_image: "k8s.gcr.io/pause:3.2",
             cni_bin_dir: "/usr/lib/cni",
             systemd_cgroup: true,
             restrict_oom_score_adj: false,
         };
-        let one = step.render(1);
+        let one = step.render((1, 6));
         assert!(one.contains("version = 2\n"));
         assert!(one.contains("sandbox_image = \"k8s.gcr.io/pause:3.2\"\n"));
         assert!(one.contains("SystemdCgroup = true\n"));
-        let two = step.render(2);
-        assert!(two.contains("version = 3\n"));
-        assert!(two.contains("sandbox = \"k8s.gcr.io/pause:3.2\"\n"));
-        assert!(!two.contains("grpc.v1.cri"));
+        assert!(one.contains("bin_dir = \"/usr/lib/cni\"\n"));
+        for (version, bin_dir) in
+            [((2, 0), "bin_dir = \"/usr/lib/cni\"\n"), ((2, 1), "bin_dirs = [\"/usr/lib/cni\"]\n")]
+        {
+            let two = step.render(version);
+            assert!(two.contains("version = 3\n"));
+            assert!(two.contains("sandbox = \"k8s.gcr.io/pause:3.2\"\n"));
+            assert!(two.contains("SystemdCgroup = true\n"));
+            assert!(two.contains(bin_dir), "{two}");
+            assert!(!two.contains("grpc.v1.cri"));
+        }
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     PackageSource,
     change::{Change, Context, StepError},
+    containerd::OWNED,
     snapshot::{PathState, look, make_parents, put_file, restore, restore_owned_directory},
 };
 use crate::host::{Attributes, Host, HostError, Program};
@@ -23,16 +24,6 @@ const POLICY_TEXT: &str = "#!/bin/sh\n# Written by kdc while it installs package
 
 /// Where package files lie while dpkg reads them.
 const STAGE: &str = "/var/lib/kdc/packages";
-
-/// Filled by the software we install and by nobody else.
-const OWNED: &[&str] = &[
-    "/var/lib/containerd",
-    "/opt/containerd",
-    "/etc/containerd",
-    "/run/containerd",
-    "/etc/cni",
-    "/var/lib/cni",
-];
 
 /// Made by package installs, and shared with other packages.
 const SHARED: &[&str] = &[

@@ -5,6 +5,7 @@
 //! never undone. The words here are the words of the plan, the journal, the progress and the docs.
 
 mod apply_manifests;
+mod archive;
 pub mod change;
 mod configure_containerd;
 mod configure_host_routes;
@@ -168,7 +169,8 @@ pub enum Step {
         /// Wanted: runs now. `None` leaves it as it is.
         active: Option<bool>,
     },
-    /// Unpack a plain tar under a directory, with path checks; a compressed one is refused.
+    /// Unpack a tar, plain or compressed with gzip or zstd, below a directory. Every name is checked,
+    /// and nothing that is there already is replaced.
     UnpackArchive {
         /// Blob with the archive.
         digest: Digest,

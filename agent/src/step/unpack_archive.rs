@@ -1,38 +1,36 @@
-//! `UnpackArchive`: a tar from the bundle under a directory, every name checked.
+//! `UnpackArchive`: an archive from the bundle below a directory, journalled path by path.
 //!
-//! The tar is read to its end once, to check it and to learn what stands in the place of its members,
-//! before anything is written. Compressed archives are refused.
+//! The archive is read to its end once, which proves it and tells what stands in the place of its
+//! members, before anything is written. What it unpacks is then proved again file by file: a file is
+//! in place whole and as first seen, or not at all. Nothing that somebody else put there is replaced:
+//! undo has only to remove what is new.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Read},
 };
 
 use kdc_bundles::index::Digest;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::{
+    archive::{self, MemberKind, refusal},
     change::{Change, Context, StepError},
-    snapshot::{PathState, digest_of, look, make_parents, put_file, restore},
+    snapshot::{PathState, digest_of, make_parents, missing_parents, put_file, restore},
 };
-use crate::host::{Attributes, Kind};
+use crate::host::{Attributes, Host, HostError, Kind, parent};
 
-/// Most members of an archive.
-const MAX_MEMBERS: usize = 20_000;
-
-/// Most bytes of an archive, unpacked.
-const MAX_BYTES: u64 = 8 * 1024 * 1024 * 1024;
-
-/// An archive unpacked under a directory.
+/// An archive unpacked below a directory.
 pub(crate) struct UnpackArchive<'a> {
     pub(crate) digest: &'a Digest,
     pub(crate) target: &'a str,
 }
 
-/// What a member is.
+/// What a path gets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
-pub(crate) enum Member {
+pub(crate) enum Wanted {
     Directory { mode: u32 },
     File { mode: u32, digest: Digest },
     Link { target: String },
@@ -42,174 +40,309 @@ pub(crate) enum Member {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Before {
-    paths: Vec<(String, Member, PathState)>,
+    paths: Vec<(String, Wanted, PathState)>,
 }
 
-/// Takes one checked member: its place, its header, its content.
-type Each<'a> = &'a mut dyn FnMut(&str, &Header, &mut dyn Read) -> Result<(), StepError>;
+impl Wanted {
+    /// Is that there already? A directory may have any mode and owner: it may not be ours alone.
+    fn is(&self, state: &PathState) -> bool {
+        match (self, state) {
+            (Self::File { mode, digest }, state) => state.is_file(digest, *mode),
+            (Self::Directory { .. }, PathState::Directory { .. }) => true,
+            (Self::Link { target }, PathState::Link { target: found }) => target == found,
+            _ => false,
+        }
+    }
+
+    /// The kind and mode of a member, without the digest, which only reading it gives.
+    fn fits(&self, kind: &MemberKind) -> bool {
+        match (self, kind) {
+            (Self::Directory { mode }, MemberKind::Directory { mode: found })
+            | (Self::File { mode, .. }, MemberKind::File { mode: found }) => mode == found,
+            (Self::Link { target }, MemberKind::Link { target: found }) => target == found,
+            _ => false,
+        }
+    }
+}
 
 impl UnpackArchive<'_> {
-    fn refused(&self, what: impl std::fmt::Display) -> StepError {
-        StepError::Refused {
-            what: format!("archive {}: {what}", self.digest),
-            hint: "build the bundle again from a well-formed archive".to_owned(),
-        }
+    fn path_of(&self, member: &str) -> String {
+        format!("{}/{member}", self.target.trim_end_matches('/'))
     }
 
-    /// Hand every member to `each`, checked.
-    fn walk(&self, context: &Context<'_>, each: Each<'_>) -> Result<(), StepError> {
-        let read = |error: io::Error| self.refused(format_args!("cannot be read: {error}"));
-        let mut content = context.blobs.open(self.digest)?;
-        let mut magic = [0; 4];
-        let mut filled = 0;
-        while filled < 4 {
-            match content.read(&mut magic[filled..]).map_err(read)? {
-                0 => break,
-                count => filled += count,
-            }
-        }
-        if magic.starts_with(&[0x1f, 0x8b]) || magic == [0x28, 0xb5, 0x2f, 0xfd] {
-            return Err(self.refused("is compressed; this build unpacks plain tar"));
-        }
-        let whole = (&magic[..filled]).chain(content).take(MAX_BYTES);
-        let mut archive = tar::Archive::new(whole);
-        for (count, entry) in archive.entries().map_err(read)?.enumerate() {
-            let mut entry = entry.map_err(read)?;
-            if count >= MAX_MEMBERS {
-                return Err(self.refused(format_args!("has more than {MAX_MEMBERS} members")));
-            }
-            let header = self.header_of(&entry)?;
-            let Some(path) = self.place(&header.name)? else { continue };
-            each(&path, &header, &mut entry)?;
-        }
-        // Read on to the end: that is where the blob's digest is checked.
-        io::copy(&mut archive.into_inner(), &mut io::sink()).map(drop).map_err(read)
-    }
-
-    fn header_of<R: Read>(&self, entry: &tar::Entry<'_, R>) -> Result<Header, StepError> {
-        let utf8 = |bytes: &[u8]| {
-            String::from_utf8(bytes.to_vec())
-                .map_err(|_| self.refused("has a name that is no UTF-8"))
-        };
-        let name = utf8(&entry.path_bytes())?;
-        let mode = entry.header().mode().unwrap_or(0o644) & 0o755;
-        let kind = match entry.header().entry_type() {
-            tar::EntryType::Regular => Kind::File,
-            tar::EntryType::Directory => Kind::Directory,
-            tar::EntryType::Symlink => Kind::Link,
-            other => {
-                return Err(
-                    self.refused(format_args!("`{name}` is a {other:?}, which is not taken"))
-                );
-            }
-        };
-        let target = entry.link_name_bytes().map(|bytes| utf8(&bytes)).transpose()?;
-        let target = target.unwrap_or_default();
-        let climbs = target.starts_with('/') || target.split('/').any(|part| part == "..");
-        if kind == Kind::Link && (climbs || target.is_empty()) {
-            return Err(self.refused(format_args!("link `{name}` points to `{target}`, outside")));
-        }
-        Ok(Header { name, mode, kind, target })
-    }
-
-    /// Where a member goes; `None` for the archive's own root.
-    fn place(&self, name: &str) -> Result<Option<String>, StepError> {
-        let parts: Vec<&str> = name.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-        let bad = name.starts_with('/') || name.contains('\0') || name.len() > 4096;
-        if bad || parts.contains(&"..") {
-            return Err(self.refused(format_args!("`{name}` would lie outside")));
-        }
+    /// No parent of `path` below the target may be anything but a directory: a link could lead out.
+    fn check_parents(&self, host: &dyn Host, path: &str) -> Result<(), StepError> {
         let target = self.target.trim_end_matches('/');
-        Ok((!parts.is_empty()).then(|| format!("{target}/{}", parts.join("/"))))
-    }
-
-    /// No parent of `path` below the target may be a link.
-    fn check_parents(&self, context: &Context<'_>, path: &str) -> Result<(), StepError> {
-        let mut directory = crate::host::parent(path);
-        while directory.len() > self.target.trim_end_matches('/').len() {
-            if context.host.stat(directory)?.is_some_and(|stat| stat.kind == Kind::Link) {
-                return Err(self.refused(format_args!("{directory} is a link on this node")));
+        let mut directory = parent(path);
+        while directory.len() > target.len() && directory != "/" {
+            if host.stat(directory)?.is_some_and(|stat| stat.kind != Kind::Directory) {
+                return Err(in_the_way(directory, "is no folder on this node"));
             }
-            directory = crate::host::parent(directory);
+            directory = parent(directory);
         }
         Ok(())
     }
 }
 
-/// A member's checked header.
-struct Header {
-    name: String,
-    mode: u32,
-    kind: Kind,
-    target: String,
+fn in_the_way(path: &str, what: &str) -> StepError {
+    StepError::Refused {
+        what: format!("{path} {what}; kdc does not replace what it did not put there"),
+        hint: format!(
+            "move {path} away, or take back the run that put it there (`kdc-install undo`); then \
+             apply again"
+        ),
+    }
+}
+
+/// What lies at a path. Nothing need be kept for undo: what is there already is not replaced.
+fn look(host: &dyn Host, path: &str) -> Result<PathState, StepError> {
+    let Some(stat) = host.stat(path)? else {
+        return Ok(PathState::Missing { parents: missing_parents(host, path)? });
+    };
+    match stat.kind {
+        Kind::File => {
+            let mut file: Box<dyn Read> = host.open(path)?.unwrap_or_else(|| Box::new(io::empty()));
+            let digest = digest_of(&mut file).map_err(|source| HostError::File {
+                action: "read",
+                path: path.to_owned(),
+                source,
+            })?;
+            Ok(PathState::File { attributes: stat.attributes, digest })
+        }
+        Kind::Link => Ok(PathState::Link { target: host.read_link(path)? }),
+        Kind::Directory => {
+            Ok(PathState::Directory { attributes: stat.attributes, names: Vec::new() })
+        }
+        Kind::Other => Err(in_the_way(path, "is a device, socket or pipe")),
+    }
+}
+
+/// A member's content, which fails at its end if it is not what was seen the first time.
+struct Proved<'c> {
+    content: &'c mut dyn Read,
+    hasher: Sha256,
+    wanted: &'c Digest,
+}
+
+impl Read for Proved<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.content.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        let ended = count == 0 && !buffer.is_empty();
+        if ended && Digest::from_bytes(&self.hasher.clone().finalize().into()) != *self.wanted {
+            return Err(io::Error::other("the archive changed while it was unpacked"));
+        }
+        Ok(count)
+    }
 }
 
 impl Change for UnpackArchive<'_> {
     type Before = Before;
 
     fn probe(&self, context: &Context<'_>) -> Result<Before, StepError> {
-        let mut paths: BTreeMap<String, usize> = BTreeMap::new();
-        let mut list = Vec::new();
-        self.walk(context, &mut |path, header, content| {
-            let member = match header.kind {
-                Kind::Directory => Member::Directory { mode: header.mode },
-                Kind::Link => Member::Link { target: header.target.clone() },
-                Kind::File | Kind::Other => Member::File {
-                    mode: header.mode,
-                    digest: digest_of(content).map_err(|error| self.refused(error))?,
-                },
+        let host = context.host;
+        let mut paths = Vec::new();
+        let content = context.blobs.open(self.digest)?;
+        archive::walk(self.digest, content, &mut |member, content| {
+            let wanted = match &member.kind {
+                MemberKind::Directory { mode } => Wanted::Directory { mode: *mode },
+                MemberKind::Link { target } => Wanted::Link { target: target.clone() },
+                MemberKind::File { mode } => {
+                    let digest = digest_of(content).map_err(|error| {
+                        refusal(self.digest, &format!("cannot be read: {error}"))
+                    })?;
+                    Wanted::File { mode: *mode, digest }
+                }
             };
-            if paths.insert(path.to_owned(), list.len()).is_some() {
-                return Err(self.refused(format_args!("`{}` is in it twice", header.name)));
+            let path = self.path_of(&member.path);
+            self.check_parents(host, &path)?;
+            let state = look(host, &path)?;
+            if !state.is_missing() && !wanted.is(&state) {
+                return Err(in_the_way(&path, "is there already, and other than in the archive"));
             }
-            self.check_parents(context, path)?;
-            list.push((path.to_owned(), member, look(context, path)?));
+            paths.push((path, wanted, state));
             Ok(())
         })?;
-        Ok(Before { paths: list })
+        Ok(Before { paths })
     }
 
     fn is_satisfied_by(&self, before: &Before) -> bool {
-        before.paths.iter().all(|(_, member, state)| match (member, state) {
-            (Member::File { mode, digest }, state) => state.is_file(digest, *mode),
-            (Member::Directory { .. }, PathState::Directory { .. }) => true,
-            (Member::Link { target }, PathState::Link { target: found }) => target == found,
-            _ => false,
-        })
+        before.paths.iter().all(|(_, wanted, state)| wanted.is(state))
     }
 
     fn apply(&self, context: &Context<'_>, before: &Before) -> Result<(), StepError> {
         let host = context.host;
-        self.walk(context, &mut |path, header, content| {
-            self.check_parents(context, path)?;
-            let was = before.paths.iter().find(|(known, ..)| known == path).map(|(_, _, was)| was);
-            match header.kind {
-                Kind::Directory if matches!(was, Some(PathState::Directory { .. })) => Ok(()),
-                Kind::Directory => {
-                    make_parents(host, path)?;
-                    Ok(host.make_directory(path, Attributes::root(header.mode))?)
+        let known: BTreeMap<&str, (&Wanted, &PathState)> =
+            before.paths.iter().map(|(path, want, was)| (path.as_str(), (want, was))).collect();
+        let content = context.blobs.open(self.digest)?;
+        archive::walk(self.digest, content, &mut |member, content| {
+            let path = self.path_of(&member.path);
+            let Some((wanted, was)) =
+                known.get(path.as_str()).filter(|(w, _)| w.fits(&member.kind))
+            else {
+                return Err(refusal(self.digest, "changed since it was looked at"));
+            };
+            if !was.is_missing() {
+                return Ok(());
+            }
+            self.check_parents(host, &path)?;
+            match wanted {
+                Wanted::Directory { mode } => {
+                    make_parents(host, &path)?;
+                    Ok(host.make_directory(&path, Attributes::root(*mode))?)
                 }
-                Kind::Link => {
-                    make_parents(host, path)?;
-                    Ok(host.make_link(path, &header.target)?)
+                Wanted::Link { target } => {
+                    make_parents(host, &path)?;
+                    Ok(host.make_link(&path, target)?)
                 }
-                Kind::File | Kind::Other => put_file(host, path, content, header.mode),
+                Wanted::File { mode, digest } => {
+                    let mut proved = Proved { content, hasher: Sha256::new(), wanted: digest };
+                    put_file(host, &path, &mut proved, *mode)
+                }
             }
         })
     }
 
     fn undo(&self, context: &Context<'_>, before: &Before) -> Result<(), StepError> {
-        for (path, _, state) in before.paths.iter().rev() {
-            restore(context, path, state)?;
+        let mut directories = BTreeSet::new();
+        for (path, wanted, was) in before.paths.iter().rev() {
+            let PathState::Missing { parents } = was else { continue };
+            directories.extend(parents.iter().map(String::as_str));
+            if matches!(wanted, Wanted::Directory { .. }) {
+                directories.insert(path);
+            } else {
+                restore(context, path, &PathState::Missing { parents: Vec::new() })?;
+            }
+        }
+        // A folder sorts before what is in it.
+        for directory in directories.into_iter().rev() {
+            if !context.host.remove_directory(directory)? {
+                context.say(&format!("{directory} is not empty; it stays"));
+            }
         }
         Ok(())
     }
 
     fn summary(&self) -> String {
-        format!("unpack {} under {}", &self.digest.hex()[..12], self.target)
+        format!("unpack {} below {}", &self.digest.hex()[..12], self.target)
     }
 
     fn detail(&self, before: &Before) -> String {
-        format!("writes up to {} paths under {}", before.paths.len(), self.target)
+        let new = before.paths.iter().filter(|(.., was)| was.is_missing()).count();
+        format!("creates {new} files, folders and links below {}", self.target)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+    use crate::{
+        host::fake::FakeHost,
+        step::change::{BlobError, BlobSource, Keep, Values},
+        wire::SecretText,
+    };
+
+    /// One blob; keeps nothing, since this step has nothing to keep.
+    struct Only(Vec<u8>);
+
+    impl BlobSource for Only {
+        fn open(&self, _: &Digest) -> Result<Box<dyn Read + Send>, BlobError> {
+            Ok(Box::new(Cursor::new(self.0.clone())))
+        }
+
+        fn size(&self, _: &Digest) -> Result<u64, BlobError> {
+            Ok(self.0.len() as u64)
+        }
+    }
+
+    impl Values for Only {
+        fn get(&self, _: &str) -> Result<Option<SecretText>, HostError> {
+            Ok(None)
+        }
+    }
+
+    impl Keep for Only {
+        fn keep(&self, _: &Digest, _: &mut dyn Read) -> Result<(), StepError> {
+            panic!("nothing is replaced, so nothing is kept")
+        }
+
+        fn kept(&self, _: &Digest) -> Result<Box<dyn Read + '_>, StepError> {
+            panic!("nothing was kept")
+        }
+    }
+
+    fn archive(tool: &str) -> Only {
+        let mut archive = tar::Builder::new(Vec::new());
+        for (name, content) in [("bin/tool", tool), ("share/doc/tool", "read me")] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o755);
+            archive.append_data(&mut header, name, content.as_bytes()).unwrap();
+        }
+        Only(archive.into_inner().unwrap())
+    }
+
+    fn with<T>(
+        host: &FakeHost,
+        blob: &Only,
+        work: impl FnOnce(UnpackArchive<'_>, &Context<'_>) -> T,
+    ) -> T {
+        let digest = Digest::of(&blob.0);
+        let step = UnpackArchive { digest: &digest, target: "/usr/local" };
+        work(step, &Context::new(host, blob, blob, blob, &|_| ()))
+    }
+
+    #[test]
+    fn what_somebody_else_put_there_is_neither_replaced_nor_written_through() {
+        for (plant, expected) in [
+            ("/usr/local/bin/tool", "is there already, and other"),
+            ("/usr/local/bin/tool/x", "is there already, and other"),
+            ("/usr/local/share", "is no folder on this node"),
+        ] {
+            let host = FakeHost::debian();
+            host.plant(plant, "theirs");
+            let tree = host.tree();
+            let error = with(&host, &archive("ours"), |step, context| step.probe(context).err());
+            let error = error.expect(plant);
+            assert!(error.to_string().contains(expected), "{error}");
+            assert!(error.hint().is_some_and(|hint| hint.contains("move ")), "{error:?}");
+            assert_eq!(host.tree(), tree);
+        }
+        let host = FakeHost::debian();
+        host.make_link("/usr/local/share", "/etc").unwrap();
+        let error = with(&host, &archive("ours"), |step, context| step.probe(context).err());
+        assert!(error.unwrap().to_string().contains("is no folder on this node"));
+    }
+
+    #[test]
+    fn undo_takes_what_is_new_and_leaves_what_was_found_or_came_later() {
+        let host = FakeHost::debian();
+        host.plant("/usr/local/bin/tool", "ours");
+        host.set_attributes("/usr/local/bin/tool", Attributes::root(0o755)).unwrap();
+        let tree = host.tree();
+        with(&host, &archive("ours"), |step, context| {
+            let before = step.probe(context).unwrap();
+            assert!(!step.is_satisfied_by(&before));
+            step.apply(context, &before).unwrap();
+            assert!(step.is_satisfied_by(&step.probe(context).unwrap()));
+            host.plant("/usr/local/share/doc/later", "");
+            step.undo(context, &before).unwrap();
+            assert!(host.stat("/usr/local/share/doc/later").unwrap().is_some());
+            host.remove("/usr/local/share/doc/later").unwrap();
+            step.undo(context, &before).unwrap();
+        });
+        assert_eq!(host.tree(), tree);
+    }
+
+    #[test]
+    fn content_other_than_at_the_first_look_is_not_put_in_place() {
+        let host = FakeHost::debian();
+        let before = with(&host, &archive("good"), |step, context| step.probe(context)).unwrap();
+        let tree = host.tree();
+        let error = with(&host, &archive("evil"), |step, context| step.apply(context, &before));
+        assert!(matches!(error, Err(StepError::Host(HostError::File { .. }))), "{error:?}");
+        assert_eq!(host.tree(), tree);
     }
 }

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::{Inputs, PlanError, cgroup_of, ranges, ranges::Ranges, select::Selection};
 use crate::distribution::{
+    containerd,
     kubeadm::{
         ClusterFacts, KUBELET_DROP_IN, KUBELET_UNIT, NodeFacts, init_documents, join_document,
     },
@@ -130,6 +131,7 @@ fn runtime_steps(
     if !packages.is_empty() {
         list.push("packages", Step::InstallPackages { packages });
     }
+    archive_steps(list, selection);
     let parameters = context.parameters;
     let step = Step::ConfigureContainerd {
         sandbox_image: parameters.pause_image.clone(),
@@ -138,7 +140,7 @@ fn runtime_steps(
         restrict_oom_score_adj: facts.cap_sys_resource.value() == Some(&false),
     };
     list.push("containerd-config", step);
-    list.push("containerd-state", unit_state("containerd.service", Some(true)));
+    list.push("containerd-state", unit_state(containerd::UNIT_NAME, Some(true)));
     for binary in &selection.binaries {
         let path = format!("/usr/local/bin/{}", binary.name);
         let step = Step::PlaceBinary { path, digest: binary.digest.clone() };
@@ -153,6 +155,24 @@ fn runtime_steps(
     // kubeadm starts it once its configuration is there.
     list.push("kubelet-state", unit_state("kubelet.service", None));
     Ok(())
+}
+
+/// What comes as archives, and the unit that containerd's lacks.
+fn archive_steps(list: &mut List, selection: &Selection<'_>) {
+    for (archive, target) in selection.archives() {
+        let step =
+            Step::UnpackArchive { digest: archive.digest.clone(), target: target.to_owned() };
+        list.push(format!("archive-{}", archive.name), step);
+    }
+    let mut archives = selection.archives();
+    if let Some((_, target)) = archives.find(|(archive, _)| containerd::is_containerd(archive)) {
+        let step = Step::InstallUnit {
+            unit: containerd::UNIT_NAME.to_owned(),
+            content: containerd::unit(target),
+            drop_ins: BTreeMap::new(),
+        };
+        list.push("containerd-unit", step);
+    }
 }
 
 fn unit_state(unit: &str, active: Option<bool>) -> Step {

@@ -6,6 +6,8 @@ use kdc_agent::facts::{Address, CgroupVersion, Facts, FileSystem, Known, Ownersh
 use kdc_bundles::index::{Artifact, ArtifactKind, Blob, Digest, Index};
 use kdc_profiles::cluster::{Cluster, parse};
 
+const MIB: u64 = 1024 * 1024;
+
 /// One control plane and one worker.
 pub(crate) fn cluster() -> Cluster {
     cluster_of(2)
@@ -52,8 +54,7 @@ fn artifact(kind: ArtifactKind, name: &str, size: u64, roles: &[&str]) -> (Artif
 /// A bundle with one of everything.
 pub(crate) fn index() -> Index {
     use ArtifactKind::{Agent, Binary, Image, Package};
-    const MIB: u64 = 1024 * 1024;
-    let parts = [
+    index_of(&[
         artifact(Binary, "kubeadm", 35 * MIB, &[]),
         artifact(Binary, "kubectl", 36 * MIB, &["control-plane"]),
         artifact(Binary, "kubelet", 100 * MIB, &[]),
@@ -68,8 +69,56 @@ pub(crate) fn index() -> Index {
         artifact(Package, "containerd", 25 * MIB, &[]),
         artifact(Package, "conntrack", MIB, &[]),
         artifact(Agent, "kdc-agent", 10 * MIB, &[]),
-    ];
-    let (mut artifacts, mut blobs): (Vec<Artifact>, Vec<Blob>) = parts.into_iter().unzip();
+    ])
+}
+
+/// The same with the runtime as upstream releases it: archives and a binary, no packages.
+pub(crate) fn index_with_archives() -> Index {
+    use ArtifactKind::{Archive, Binary};
+    let whole = index();
+    let from_packages =
+        |artifact: &Artifact| artifact.kind == ArtifactKind::Package || artifact.name == "crictl";
+    let mut parts: Vec<(Artifact, Blob)> = whole
+        .artifacts
+        .into_iter()
+        .filter(|artifact| !from_packages(artifact))
+        .map(|artifact| {
+            let blob = whole.blobs.iter().find(|blob| blob.digest == artifact.digest);
+            (artifact, blob.expect("its blob").clone())
+        })
+        .collect();
+    for (name, target) in [
+        ("containerd", "/usr/local"),
+        ("cni-plugins", "/opt/cni/bin"),
+        ("crictl", "/usr/local/bin"),
+    ] {
+        let (mut archive, blob) = artifact(Archive, name, 30 * MIB, &[]);
+        archive.unpack_to = Some(target.to_owned());
+        parts.push((archive, blob));
+    }
+    parts.push(artifact(Binary, "runc", 11 * MIB, &[]));
+    index_of(&parts)
+}
+
+/// The index that a shipped definition leads to, with made-up content.
+pub(crate) fn index_of_definition(name: &str) -> Index {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../bundles");
+    let definition = kdc_profiles::definition::load(&std::path::Path::new(folder).join(name))
+        .unwrap_or_else(|error| panic!("{error}"));
+    let parts: Vec<(Artifact, Blob)> = (definition.artifacts.iter())
+        .map(|defined| {
+            let kind = serde_json::from_value(defined.kind.clone().into()).expect("a kind");
+            let (made, blob) = artifact(kind, &defined.name, MIB, &[]);
+            let (platform, version) = (defined.platform.clone(), defined.version.clone());
+            let (roles, unpack_to) = (defined.roles.clone(), defined.unpack_to.clone());
+            (Artifact { platform, version, roles, unpack_to, ..made }, blob)
+        })
+        .collect();
+    Index { parameters: definition.parameters, ..index_of(&parts) }
+}
+
+fn index_of(parts: &[(Artifact, Blob)]) -> Index {
+    let (mut artifacts, mut blobs): (Vec<Artifact>, Vec<Blob>) = parts.iter().cloned().unzip();
     artifacts.sort_by(|left, right| (left.kind, &left.name).cmp(&(right.kind, &right.name)));
     blobs.sort_by(|left, right| left.digest.cmp(&right.digest));
     let parameters = [

@@ -5,7 +5,9 @@ use kdc_bundles::index::{Artifact, ArtifactKind, Digest, Index};
 use kdc_profiles::cluster::{Node, Role};
 
 use super::PlanError;
-use crate::distribution::{kubeadm::required_images, parameters::Parameters};
+use crate::distribution::{
+    containerd::is_containerd, kubeadm::required_images, parameters::Parameters,
+};
 
 /// Binaries without which nothing can be installed, and whether workers need them too.
 const REQUIRED_BINARIES: &[(&str, bool)] =
@@ -15,6 +17,7 @@ const REQUIRED_BINARIES: &[(&str, bool)] =
 pub(super) struct Selection<'i> {
     pub(super) agent: &'i Artifact,
     pub(super) packages: Vec<&'i Artifact>,
+    archives: Vec<&'i Artifact>,
     pub(super) binaries: Vec<&'i Artifact>,
     pub(super) images: Vec<&'i Artifact>,
 }
@@ -50,18 +53,28 @@ impl<'i> Selection<'i> {
                 return Err(missing("binary", name));
             }
         }
+        let packages = of_kind(ArtifactKind::Package);
+        let archives = of_kind(ArtifactKind::Archive);
+        if !packages.iter().chain(&archives).any(|artifact| is_containerd(artifact)) {
+            return Err(missing("package or archive", "containerd"));
+        }
         let images = of_kind(ArtifactKind::Image);
         for name in required_images(parameters, node.role) {
             if !images.iter().any(|image| image.name.starts_with(&name)) {
                 return Err(missing("image", &name));
             }
         }
-        Ok(Self { agent, packages: of_kind(ArtifactKind::Package), binaries, images })
+        Ok(Self { agent, packages, archives, binaries, images })
+    }
+
+    /// Each archive with the folder it is unpacked to, which a proved index has for every one.
+    pub(super) fn archives(&self) -> impl Iterator<Item = (&'i Artifact, &'i str)> {
+        self.archives.iter().filter_map(|archive| Some((*archive, archive.unpack_to.as_deref()?)))
     }
 
     /// Every blob once, sorted.
     pub(super) fn blobs(&self) -> Vec<Digest> {
-        let lists = [&self.packages, &self.binaries, &self.images];
+        let lists = [&self.packages, &self.archives, &self.binaries, &self.images];
         let mut blobs: Vec<Digest> = lists
             .into_iter()
             .flatten()

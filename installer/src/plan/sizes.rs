@@ -14,6 +14,9 @@ const IMAGE_FACTOR: u64 = 4;
 /// A package installed takes about four times its archive, and dpkg unpacks beside what it replaces.
 const PACKAGE_FACTOR: u64 = 5;
 
+/// Programs compress to about a third.
+const ARCHIVE_FACTOR: u64 = 4;
+
 /// Bytes that one file of an unpacked image has on average, taken low.
 const BYTES_PER_INODE: u64 = 16 * 1024;
 
@@ -39,12 +42,18 @@ pub(super) fn peak_disk(
     let packages = sum(index, &Selection::blobs_of(&selection.packages))?;
     let binaries = sum(index, &Selection::blobs_of(&selection.binaries))?
         .saturating_add(sum(index, &selection.agent.blobs)?);
-    Ok(BTreeMap::from([
+    let mut peak = BTreeMap::from([
         ("/var/lib/kdc".to_owned(), store),
         ("/var/lib/containerd".to_owned(), images.saturating_mul(IMAGE_FACTOR)),
         ("/usr".to_owned(), packages.saturating_mul(PACKAGE_FACTOR)),
         ("/usr/local/bin".to_owned(), binaries),
-    ]))
+    ]);
+    for (archive, target) in selection.archives() {
+        let bytes = sum(index, &archive.blobs)?.saturating_mul(ARCHIVE_FACTOR);
+        let place = peak.entry(target.to_owned()).or_default();
+        *place = place.saturating_add(bytes);
+    }
+    Ok(peak)
 }
 
 /// What the checks of one node judge its facts by.
@@ -97,7 +106,7 @@ fn platforms(index: &Index) -> Vec<String> {
 }
 
 /// Programs that kubeadm and the steps call, and in which package they come: what the bundle has
-/// a package or binary for need not be there before.
+/// a package, archive or binary for need not be there before.
 const CALLED: &[(&str, &[&str])] = &[
     ("conntrack", &["conntrack"]),
     ("crictl", &["crictl", "cri-tools"]),
@@ -112,6 +121,7 @@ fn programs(selection: &Selection<'_>) -> Vec<String> {
     let brought = |name: &str| {
         let lists = [&selection.packages, &selection.binaries];
         lists.into_iter().flatten().any(|artifact| artifact.name == name)
+            || selection.archives().any(|(archive, _)| archive.name == name)
     };
     let mut programs: Vec<String> = CALLED
         .iter()

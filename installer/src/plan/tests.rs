@@ -8,10 +8,17 @@ use proptest::prelude::*;
 use super::*;
 
 fn plan_of(cluster: &Cluster, facts: &BTreeMap<String, Facts>) -> Result<ClusterPlan, PlanError> {
-    let index = samples::index();
+    plan_from(&samples::index(), cluster, facts)
+}
+
+fn plan_from(
+    index: &Index,
+    cluster: &Cluster,
+    facts: &BTreeMap<String, Facts>,
+) -> Result<ClusterPlan, PlanError> {
     let digest = Digest::of(b"index");
     let profile = kdc_profiles::profile::shipped(&cluster.profile).expect("shipped");
-    plan(&Inputs { cluster, profile: &profile, index: &index, index_digest: &digest, facts })
+    plan(&Inputs { cluster, profile: &profile, index, index_digest: &digest, facts })
 }
 
 fn good() -> ClusterPlan {
@@ -42,11 +49,14 @@ fn phases_come_in_order_and_ids_are_unique() {
 
 #[test]
 fn every_blob_a_step_names_is_sent_and_nothing_else() {
-    for node in &good().nodes {
+    let cluster = samples::cluster();
+    let archives = samples::index_with_archives();
+    let archives = plan_from(&archives, &cluster, &samples::facts(&cluster)).expect("plan");
+    for node in good().nodes.iter().chain(&archives.nodes) {
         let mut named = BTreeSet::new();
         for planned in &node.plan.steps {
             match &planned.step {
-                Step::PlaceBinary { digest, .. } => {
+                Step::PlaceBinary { digest, .. } | Step::UnpackArchive { digest, .. } => {
                     named.insert(digest.clone());
                 }
                 Step::InstallPackages { packages } => {
@@ -60,6 +70,71 @@ fn every_blob_a_step_names_is_sent_and_nothing_else() {
         }
         assert_eq!(named.into_iter().collect::<Vec<_>>(), node.blobs, "{}", node.name);
     }
+}
+
+/// What a package would have brought is placed, known to systemd, and only then configured.
+#[test]
+fn a_runtime_of_archives_is_unpacked_and_gets_the_unit_that_a_package_would_have_brought() {
+    let cluster = samples::cluster();
+    let (index, facts) = (samples::index_with_archives(), samples::facts(&cluster));
+    let plan = plan_from(&index, &cluster, &facts).expect("plan");
+    for node in &plan.nodes {
+        let steps: Vec<&str> = (node.plan.steps.iter())
+            .filter(|step| step.phase == "runtime" && step.id != "binary-kubectl")
+            .map(|step| step.id.as_str())
+            .collect();
+        let expected = [
+            "archive-cni-plugins",
+            "archive-containerd",
+            "archive-crictl",
+            "containerd-unit",
+            "containerd-config",
+            "containerd-state",
+            "binary-kubeadm",
+            "binary-kubelet",
+            "binary-runc",
+            "kubelet-unit",
+            "kubelet-state",
+        ];
+        assert_eq!(steps, expected, "{}", node.name);
+        let unit = node.plan.steps.iter().find_map(|step| match &step.step {
+            Step::InstallUnit { unit, content, .. } if unit == "containerd.service" => {
+                Some(content)
+            }
+            _ => None,
+        });
+        assert!(unit.expect("a unit").contains("ExecStart=/usr/local/bin/containerd\n"));
+        assert!(node.peak_disk_bytes["/usr/local"] > 30 << 20);
+        assert!(node.peak_disk_bytes["/usr/local/bin"] > node.peak_disk_bytes["/usr/local"]);
+    }
+    let unpacked = |plan: &ClusterPlan| {
+        plan.nodes[0].plan.steps.iter().any(|step| step.id == "containerd-unit")
+    };
+    assert!(!unpacked(&good()), "a package brings its own unit");
+}
+
+/// The one for people with internet: nothing of it was run here, but it must at least lead to a plan.
+#[test]
+fn the_present_day_definition_leads_to_a_whole_plan() {
+    let cluster = samples::cluster();
+    let index = samples::index_of_definition("kubeadm-1.33.yaml");
+    index.check().expect("an index");
+    let plan = plan_from(&index, &cluster, &samples::facts(&cluster)).expect("plan");
+    let text = render(&plan);
+    for line in [
+        "unpack below /usr/local\n",
+        "unpack below /opt/cni/bin\n",
+        "unpack below /usr/local/bin\n",
+        "place /usr/local/bin/runc\n",
+        "install containerd.service\n",
+        "install kubelet.service\n",
+        "containerd with registry.k8s.io/pause:3.10, cgroup driver systemd",
+    ] {
+        assert_eq!(text.matches(line).count(), 2, "{line} for both nodes in\n{text}");
+    }
+    assert!(!text.contains("packages"), "{text}");
+    let json = serde_json::to_string(&plan.nodes[0].plan).expect("json");
+    assert!(json.contains("kubeadm.k8s.io/v1beta4"), "{json}");
 }
 
 #[test]
@@ -129,6 +204,10 @@ fn what_is_missing_is_named_with_what_to_do() {
     let mut index = samples::index();
     index.artifacts.retain(|artifact| !artifact.name.contains("etcd"));
     assert!(attempt(&index, &facts).to_string().contains("image `k8s.gcr.io/etcd:`"));
+    let mut index = samples::index_with_archives();
+    index.artifacts.retain(|artifact| artifact.name != "containerd");
+    let error = attempt(&index, &facts).to_string();
+    assert!(error.contains("package or archive `containerd`"), "{error}");
     let mut index = samples::index();
     for artifact in &mut index.artifacts {
         artifact.version = None;

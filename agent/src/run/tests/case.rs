@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{Cursor, Read},
+    io::{Cursor, Read, Write as _},
     path::Path,
     sync::{Mutex, atomic::AtomicBool},
 };
@@ -68,7 +68,11 @@ fn archive() -> Vec<u8> {
     };
     add("tool", tar::EntryType::Directory, b"");
     add("tool/run", tar::EntryType::Regular, b"#!/bin/sh\n");
-    archive.into_inner().unwrap()
+    add("share/tool/help", tar::EntryType::Regular, b"run it");
+    let plain = archive.into_inner().unwrap();
+    let mut zipped = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    zipped.write_all(&plain).unwrap();
+    zipped.finish().unwrap()
 }
 
 pub(super) struct Case {
