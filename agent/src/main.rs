@@ -7,11 +7,11 @@ use clap::{Parser, Subcommand, ValueEnum};
 use kdc_agent::{
     daemon,
     host::{Host as _, SystemHost},
-    run::{self, FileValues, NoteWriter, Observer, RunError},
+    run::{self, FileValues, NoteWriter, RunError, Telling},
     serve::{self, Places},
-    step::{NodePlan, Step, change::BlobSource},
+    step::change::BlobSource,
     store::{EmptyShelf, Store, receive},
-    wire::{Event, EventBody, Failure, Outcome, Received, frame::encode},
+    wire::{Failure, Outcome, Received, frame::encode},
 };
 use kdc_bundles::index::Digest;
 
@@ -136,51 +136,6 @@ fn receive_pieces(index: &Digest) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(received.failure.is_some())))
 }
 
-/// What a run reports goes to systemd's journal and to who is attached, without secrets; the run's
-/// own journal is the record. Images that containerd has taken over are removed from the store at once.
-struct Telling<'a> {
-    store: Store,
-    notes: &'a NoteWriter,
-    plan: Option<&'a NodePlan>,
-}
-
-impl Observer for Telling<'_> {
-    fn recorded(&self, seq: u64) {
-        self.notes.recorded(seq);
-    }
-
-    fn event(&self, event: &Event) {
-        self.notes.event(event);
-        match serde_json::to_string(event) {
-            Ok(line) => tracing::info!("{line}"),
-            Err(cause) => tracing::warn!(%cause, "an event that can't be shown"),
-        }
-        if let (EventBody::Done { step }, Some(plan)) = (&event.body, self.plan) {
-            self.forget_images(plan, step);
-        }
-    }
-}
-
-impl Telling<'_> {
-    /// Keeps the peak of disk use low: containerd holds its own copy from here on.
-    fn forget_images(&self, plan: &NodePlan, step: &str) {
-        let Some(place) = plan.steps.iter().position(|planned| planned.id == step) else { return };
-        let Step::ImportImages { images } = &plan.steps[place].step else { return };
-        let later = plan.steps[place + 1..].iter().flat_map(|planned| planned.step.blobs());
-        let later: std::collections::BTreeSet<&Digest> = later.collect();
-        let done: Vec<Digest> = images
-            .iter()
-            .flat_map(|image| &image.blobs)
-            .filter(|blob| !later.contains(blob))
-            .cloned()
-            .collect();
-        match self.store.forget(&done) {
-            Ok(bytes) => tracing::info!(bytes, "images removed from the store"),
-            Err(error) => tracing::warn!(%error, "images stay in the store"),
-        }
-    }
-}
-
 fn carry_out(id: &str) -> anyhow::Result<ExitCode> {
     let (host, places) = (SystemHost::new(), Places::system());
     let directory = run_directory(&places, id)?;
@@ -193,7 +148,7 @@ fn carry_out(id: &str) -> anyhow::Result<ExitCode> {
         tracing::warn!(%error, "no content on this node");
     }
     let blobs: &dyn BlobSource = shelf.as_ref().map_or(&EmptyShelf, |shelf| shelf);
-    let telling = Telling { store: store.clone(), notes: &notes, plan: Some(&plan) };
+    let telling = Telling { store: &store, notes: &notes, plan: Some(&plan) };
     let stop = run::stop_on_signals().context("can't listen to signals")?;
     let values = FileValues::of_run(&host, id);
     let ended = run::execute(&directory, &host, blobs, &values, &telling, &stop);
@@ -216,7 +171,7 @@ fn take_back(id: &str) -> anyhow::Result<ExitCode> {
         Ok(bytes) => tracing::info!(bytes, "the store was emptied"),
         Err(error) => tracing::warn!(%error, "the store stays as it is"),
     }
-    let telling = Telling { store, notes: &notes, plan: None };
+    let telling = Telling { store: &store, notes: &notes, plan: None };
     let stop = run::stop_on_signals().context("can't listen to signals")?;
     let values = FileValues::of_run(&host, id);
     let ended = run::undo(&places.runs, id, &host, &EmptyShelf, &values, &telling, &stop);

@@ -82,7 +82,7 @@ fn assert_not_shown(
         shown.iter().map(|text| ("a process's words".to_owned(), text.clone())).collect();
     for server in servers {
         let logs = "journalctl --no-pager -o export; find /var/log -type f -exec cat {} +; \
-                    find /var/lib/kdc/runs -name '*.json*' -exec cat {} +";
+                    find /var/lib/kdc/runs -name '*.json*' -exec cat {} +; cat /run/kdc/notes";
         places.push((format!("logs of {}", server.name()), sh(server, logs).into_bytes()));
     }
     for file in fs_err::read_dir(operator.home()).unwrap().flatten() {
@@ -108,12 +108,15 @@ fn three_fresh_servers_become_a_cluster_and_then_themselves_again() {
     let capture = lab.capture(&["10.244.0.0/16", "10.96.0.0/12"]).unwrap();
 
     let (applied, shown) = watching_processes(|| operator.apply().unwrap());
-    fs_err::write(operator.home().join("apply.log"), [applied.stdout, applied.stderr].concat())
-        .unwrap();
+    let said = applied.stdout_text() + &applied.stderr_text();
+    fs_err::write(operator.home().join("apply.log"), &said).unwrap();
     assert_eq!(ready_nodes(&servers[0]), 3);
     let kubeconfig = operator.home().join("test.kubeconfig");
     let mode = std::os::unix::fs::MetadataExt::mode(&fs_err::metadata(&kubeconfig).unwrap());
     assert_eq!(mode & 0o777, 0o600, "the kubeconfig is the operator's alone");
+    for phase in ["note control-plane-init: [certs]", "note join: [kubelet-start]"] {
+        assert!(said.contains(phase), "kubeadm's phases are not told: {said}");
+    }
     assert_not_shown(&generated_secrets(&servers[0]), &servers, &operator, &shown);
 
     nothing_to_do(&operator, &servers);

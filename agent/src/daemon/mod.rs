@@ -123,14 +123,21 @@ fn settle_round(host: &dyn Host, with_masquerade: bool) -> Result<Settled, Daemo
         // On record before it is in the kernel; the old ones too, until they are gone.
         save_applied(host, &applied.union(&wanted).cloned().collect())?;
     }
+    // One that the kernel refuses (a peer that is on no link yet) must not keep the others away.
+    let mut refused = None;
     for action in &actions {
-        carry_out(host, action)?;
+        if let Err(error) = carry_out(host, action) {
+            refused.get_or_insert(error);
+        }
     }
     match &file {
         Some(file) if with_masquerade || !had_record => ensure_masquerade(host, file)?,
         Some(_) => {}
         None if had_record => remove_masquerade(host)?,
         None => {}
+    }
+    if let Some(error) = refused {
+        return Err(error);
     }
     if wanted.is_empty() && file.is_none() {
         host.remove(APPLIED_PATH)?;
@@ -154,7 +161,7 @@ fn save_applied(host: &dyn Host, routes: &BTreeSet<Route>) -> Result<(), DaemonE
     if host.stat(directory)?.is_none() {
         host.make_directory(directory, Attributes::root(0o700))?;
     }
-    let text = serde_json::to_vec(routes).unwrap_or_default();
+    let text = serde_json::to_vec(routes).expect("routes are plain text and numbers");
     Ok(host.write(APPLIED_PATH, &text, Attributes::root(0o600))?)
 }
 
@@ -273,6 +280,41 @@ pub async fn run(host: &dyn Host) -> Result<(), DaemonError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::fake::{Accident, FakeHost};
+
+    fn host_with_two_peers() -> FakeHost {
+        let host = FakeHost::debian();
+        for program in ["ip", "iptables"] {
+            host.plant(&format!("/usr/sbin/{program}"), "");
+        }
+        host.plant(
+            ROUTES_PATH,
+            r#"{"podCidr":"10.244.0.0/24","clusterCidr":"10.244.0.0/16","serviceCidr":"10.96.0.0/12",
+                "peers":{"10.66.0.12":"10.244.1.0/24","10.66.0.13":"10.244.2.0/24"}}"#,
+        );
+        host
+    }
+
+    #[test]
+    fn a_route_that_the_kernel_refuses_keeps_no_other_away_and_is_tried_again() {
+        let host = host_with_two_peers();
+        settle(&host).unwrap();
+        let adds = |calls: &[String]| {
+            let is_add = |call: &String| call.contains("route replace");
+            calls.iter().filter(|call| is_add(call)).cloned().collect::<Vec<_>>()
+        };
+        let all = adds(&host.calls());
+        assert_eq!(all.len(), 3, "two peers and the Service range: {all:?}");
+        let first = host.calls().iter().position(|call| *call == all[0]).unwrap();
+
+        let host = host_with_two_peers();
+        host.plan_accident(first, Accident::Fail);
+        assert_eq!(settle(&host).unwrap_err().code(), "AGENT-052");
+        assert_eq!(adds(&host.calls()), all);
+        assert!(host.recover());
+        // Nothing of it is in the fake's table, so all of it is wanted again.
+        assert_eq!(settle(&host).unwrap(), Settled { kept: 3, changed: 3 });
+    }
 
     #[test]
     fn the_unit_is_watched_restarted_and_may_do_no_more_than_networking() {

@@ -16,6 +16,7 @@
 mod execute;
 mod notes;
 mod survey;
+mod telling;
 mod undo;
 mod unit;
 
@@ -29,6 +30,7 @@ use kdc_bundles::index::Digest;
 pub use notes::{NOTES_FILE, NoteWriter, forget_notes};
 pub(crate) use notes::{Note, NoteReader, Said};
 pub use survey::survey;
+pub use telling::Telling;
 pub use undo::undo;
 pub use unit::{start_unit, stop_on_signals};
 

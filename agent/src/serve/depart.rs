@@ -1,6 +1,9 @@
 //! Leaving: after a finished undo, kdc's own files go too, and the host is as it was.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use super::{Places, ServeError, runs};
 use crate::{
@@ -10,7 +13,7 @@ use crate::{
     wire::Reply,
 };
 
-/// Where staged copies of the agent may lie (`kdc-<uid>` in each).
+/// Where staged copies of the agent may lie (`kdc-<uid>` in each), and the login's home.
 const STAGING: &[&str] = &["/dev/shm", "/var/tmp", "/tmp", "/root"];
 
 /// Remove everything of kdc's own. Refused while changes are in force or a run goes on.
@@ -22,7 +25,8 @@ pub(super) fn depart(host: &dyn Host, places: &Places) -> Result<Reply, ServeErr
         return Err(ServeError::StillInForce { run: standing.run });
     }
     stop_daemon(host)?;
-    remove_all(Path::new("/")).map_err(|source| ServeError::Depart { source })?;
+    remove_all(Path::new("/"), login_home().as_deref())
+        .map_err(|source| ServeError::Depart { source })?;
     Ok(Reply::Done)
 }
 
@@ -38,13 +42,20 @@ fn stop_daemon(host: &dyn Host) -> Result<(), ServeError> {
     Ok(())
 }
 
-fn remove_all(root: &Path) -> io::Result<()> {
+/// Home of the login that used `sudo` to start us: where nothing else may execute, staging is there.
+fn login_home() -> Option<PathBuf> {
+    let uid = std::env::var("SUDO_UID").ok()?.parse().ok()?;
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok()??;
+    Some(user.dir)
+}
+
+fn remove_all(root: &Path, home: Option<&Path>) -> io::Result<()> {
     remove_file(&root.join("usr/local/bin/kdc-agent"))?;
     for directory in ["etc/kdc", "var/lib/kdc", "run/kdc"] {
         remove_tree(&root.join(directory))?;
     }
-    for base in STAGING {
-        let base = root.join(base.trim_start_matches('/'));
+    for base in STAGING.iter().map(Path::new).chain(home) {
+        let base = root.join(base.strip_prefix("/").unwrap_or(base));
         let Ok(entries) = fs_err::read_dir(&base) else { continue };
         for entry in entries {
             let entry = entry?;
@@ -108,6 +119,9 @@ mod tests {
             ("run/kdc/values/r1/join", true),
             ("dev/shm/kdc-0/agent-abc", true),
             ("tmp/kdc-1000/part-7", true),
+            ("home/ops/kdc-1000/agent-abc", true),
+            ("home/ops/kdc-1000.txt", false),
+            ("home/eve/kdc-1001/agent-abc", false),
             ("tmp/kdc-1000/notes", false),
             ("tmp/kdc-demo/agent-x", false),
         ] {
@@ -115,16 +129,29 @@ mod tests {
             fs_err::create_dir_all(path.parent().unwrap()).unwrap();
             fs_err::write(&path, if ours { "ours" } else { "theirs" }).unwrap();
         }
-        remove_all(root).unwrap();
-        for gone in
-            ["usr/local/bin/kdc-agent", "etc/kdc", "var/lib/kdc", "run/kdc", "dev/shm/kdc-0"]
-        {
+        let home = Some(Path::new("/home/ops"));
+        remove_all(root, home).unwrap();
+        for gone in [
+            "usr/local/bin/kdc-agent",
+            "etc/kdc",
+            "var/lib/kdc",
+            "run/kdc",
+            "dev/shm/kdc-0",
+            "home/ops/kdc-1000",
+        ] {
             assert!(!root.join(gone).exists(), "{gone}");
         }
         assert!(!root.join("tmp/kdc-1000/part-7").exists());
-        for kept in ["usr/local/bin/other", "tmp/kdc-1000/notes", "tmp/kdc-demo/agent-x", "run"] {
+        for kept in [
+            "usr/local/bin/other",
+            "tmp/kdc-1000/notes",
+            "tmp/kdc-demo/agent-x",
+            "home/ops/kdc-1000.txt",
+            "home/eve/kdc-1001/agent-abc",
+            "run",
+        ] {
             assert!(root.join(kept).exists(), "{kept}");
         }
-        remove_all(root).unwrap();
+        remove_all(root, home).unwrap();
     }
 }

@@ -126,13 +126,23 @@ fn read_holder(path: &Path) -> std::io::Result<(String, String)> {
     Ok((text, pid))
 }
 
-/// End the agent that sits on our own dead link; only a process of this very program.
+/// End the agent that sits on our own dead link; only a process that serves an installer.
 fn end_predecessor(pid: &str) {
-    let name = |pid: &str| fs_err::read_to_string(format!("/proc/{pid}/comm")).ok();
     let Ok(number) = pid.parse::<i32>() else { return };
-    if number > 1 && name(pid).is_some() && name(pid) == name("self") {
-        let _ = kill(Pid::from_raw(number), Signal::SIGTERM);
+    let words = fs_err::read(format!("/proc/{number}/cmdline")).unwrap_or_default();
+    if number > 1 && serves_an_installer(&words) {
+        // It may have ended by itself just now, which is what we want.
+        let _gone = kill(Pid::from_raw(number), Signal::SIGTERM);
     }
+}
+
+/// Whether these are the words of `kdc-agent serve --stdio`. The program's own name says nothing:
+/// the first connection runs a staged copy (`agent-<hex>`), later ones the installed agent.
+fn serves_an_installer(cmdline: &[u8]) -> bool {
+    let mut words = cmdline.split(|byte| *byte == 0);
+    words.next().is_some_and(|program| !program.is_empty())
+        && words.next() == Some(b"serve")
+        && words.next() == Some(b"--stdio")
 }
 
 /// Make `/run/kdc`, closed to everyone but root.
@@ -165,6 +175,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs_err::write(folder.path().join("hold"), "ops@laptop\nprod\n1\n").unwrap();
         Hold::take(folder.path(), "eve@desk", "prod").unwrap();
+    }
+
+    #[test]
+    fn a_predecessor_is_known_by_what_it_does_under_either_name() {
+        for (cmdline, serves) in [
+            (&b"/dev/shm/kdc-0/agent-0123456789abcdef\0serve\0--stdio\0"[..], true),
+            (b"/usr/local/bin/kdc-agent\0serve\0--stdio\0", true),
+            (b"/usr/local/bin/kdc-agent\0run\0r1\0", false),
+            (b"/usr/sbin/sshd\0-D\0", false),
+            (b"", false),
+        ] {
+            assert_eq!(serves_an_installer(cmdline), serves, "{}", cmdline.escape_ascii());
+        }
     }
 
     #[test]
