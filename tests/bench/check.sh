@@ -39,24 +39,25 @@ ansible_files() {
     "control_path_dir = $home/sockets" \
     "ssh_args = -F /run/kdc-lab/bench-check/ssh_config -C -o ControlMaster=auto -o ControlPersist=60s" >"$home/ansible.cfg"
 }
-median() { printf '%s\n' "$@" | sort -n | awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)] }'; }
 
 bench_check() {
-  local servers=50 round first largest=0 ratios=() costs=() ours cost cpu
+  local servers=50 round first largest=0 ratios=() costs=() ours=() theirs=() our_costs=() their_costs=() cpu
   say "Check: $servers light servers (connect, host keys, agent, facts, judgement) against ansible -m ping"
-  lab bench-check "$servers"; figure "boot of $servers light servers until SSH answers" "$took" s ''
+  lab bench-check "$servers"; figure "boot of $servers light servers until SSH answers" '' s "$took"
   operator bench-check; give_python; ansible_files
   check_all "agent sent"; first=$took largest=$memory
   check_all "agent there"; ping_all   # not counted: whatever either side caches is cached now
   for ((round = 1; round <= 3; round++)); do
-    check_all "agent there"; ours=$took; cost=$(calculate "$cpu + $burnt" 2)
+    check_all "agent there"; ours+=("$took"); our_costs+=("$(calculate "$cpu + $burnt" 2)")
     largest=$(printf '%s\n' "$largest" "$memory" | sort -n | tail -1)
-    ping_all
-    ratios+=("$(calculate "$ours / $took" 3)"); costs+=("$(calculate "$cost / ($cpu + $burnt)" 3)")
+    ping_all; theirs+=("$took"); their_costs+=("$(calculate "$cpu + $burnt" 2)")
+    ratios+=("$(calculate "${ours[-1]} / ${theirs[-1]}" 3)"); costs+=("$(calculate "${our_costs[-1]} / ${their_costs[-1]}" 3)")
   done
-  figure "check of $servers, ansible ping = 1, wall, median of 3" "$(median "${ratios[@]}")" x 0.15
-  figure "the same in CPU time of both ends" "$(median "${costs[@]}")" x ''
-  figure "the first check of all (agent sent to $servers), last ansible ping = 1" "$(calculate "$first / $took" 3)" x ''
-  figure "largest memory of kdc-install" "$largest" MiB 60
-  cd "$root"; lab_down bench-check; figure "down of $servers" "$took" s ''
+  figure "check of $servers servers, ansible ping" 0.15 s "$(median "${ours[@]}")" "$(median "${theirs[@]}")" \
+    "$(median "${ratios[@]}")"
+  figure "the same, CPU time of both ends" '' s "$(median "${our_costs[@]}")" "$(median "${their_costs[@]}")" \
+    "$(median "${costs[@]}")"
+  figure "the first check of all (agent sent to $servers)" '' s "$first" "$(median "${theirs[@]}")"
+  figure "largest memory of kdc-install" 60 MiB "$largest"
+  cd "$root"; lab_down bench-check; figure "down of $servers" '' s "$took"
 }
