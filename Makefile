@@ -21,23 +21,28 @@ build: setup ## Build kdc-install and kdc-agent for release
 	@cargo build --release -p kdc-agent
 	@cargo build --release -p kdc-install -p kdc-tests
 
-demo: build ## A real three-node cluster on lab servers, from one signed bundle (KEEP=1 keeps it)
+# Before the long build: whether this host can have a lab at all.
+.PHONY: host
+host:
+	@bash -c '. tests/host.sh' make
+
+demo: host build ## A real three-node cluster on lab servers, from one signed bundle (KEEP=1 keeps it)
 	@tests/demo.sh
 
-test: setup lint ## Every test that CI runs
+test: host setup lint ## Every test that CI runs
 	@tests/test.sh
 
-test-deep: setup ## The long tests as a whole (hours)
+test-deep: host setup ## The long tests as a whole (hours)
 	@tests/test-deep.sh
 
 lint: setup ## Format, clippy, house rules
 	@cargo fmt --all --check
 	@cargo clippy --quiet --workspace --all-targets -- -D warnings
 
-bench: build ## Speed, as ratios against named peers in the same run
+bench: host build ## Speed, as ratios against named peers in the same run
 	@tests/bench.sh
 
-lab-up: build ## Boot SERVERS lab servers named LAB and leave them running
+lab-up: host build ## Boot SERVERS lab servers named LAB and leave them running
 	@target/release/kdc-lab up --name $(LAB) --servers $(SERVERS)
 
 lab-down: build ## Take the lab LAB away

@@ -3,6 +3,7 @@
 # way out to any network. Asks nothing. KEEP=1 leaves the cluster running (take it away with: make lab-down).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. tests/host.sh
 lab=${LAB:-demo}; servers=${SERVERS:-3}
 bin=$PWD/target/release; work=$(mktemp -d)
 say() { printf '\n%s\n' "$*"; }

@@ -5,7 +5,7 @@
 # running; the table at the end tells all, and what was left out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-[ "$(id -u)" = 0 ] || { echo "make test: the lab needs root; run it as root" >&2; exit 1; }
+. tests/host.sh
 rows=$(mktemp); trap 'rm -f "$rows"' EXIT
 
 # part NAME COMMAND...: runs it, shows what it says, and keeps a row of how it went, with one for each test program.

@@ -1,8 +1,8 @@
 //! The workspace's own programs, as its sources are now.
 //!
 //! `cargo test -p kdc-tests` builds neither `kdc-install` nor `kdc-agent`: they are programs of other packages. Since a
-//! test of yesterday's program tells nothing, the first one that asks has cargo build them all, and a program that is
-//! older than one of its sources is refused all the same: a test started by hand has no cargo to ask.
+//! test of yesterday's program tells nothing, the first one that asks has cargo build them all. A test that was started by
+//! hand has no cargo to ask: there a program that is older than one of its sources is refused.
 
 use std::{
     ffi::OsStr,
@@ -27,24 +27,31 @@ pub fn checkout() -> &'static Path {
 pub fn built(name: &str) -> Result<PathBuf> {
     static BUILT: OnceLock<std::result::Result<(), String>> = OnceLock::new();
     BUILT
-        .get_or_init(|| build().map_err(|error| format!("{error:#}")))
+        .get_or_init(|| freshen().map_err(|error| format!("{error:#}")))
         .clone()
         .map_err(anyhow::Error::msg)?;
+    find(name)
+}
+
+fn find(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let path = own
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|folder| folder.join(name))
+    let beside = own.ancestors().skip(1).take(2).map(|folder| folder.join(name));
+    beside
+        .into_iter()
         .find(|path| path.is_file())
-        .with_context(|| format!("`{name}` isn't built; `cargo build --workspace` makes it"))?;
-    refuse_stale(&path)?;
-    Ok(path)
+        .with_context(|| format!("`{name}` isn't built; `cargo build --workspace` makes it"))
+}
+
+/// Once in a test program: sources that change while it runs are for the next one.
+fn freshen() -> Result<()> {
+    match std::env::var_os("CARGO") {
+        Some(cargo) => build(&cargo),
+        None => ["kdc-install", "kdc-agent"].iter().try_for_each(|name| refuse_stale(&find(name)?)),
+    }
 }
 
 /// Has cargo build every program into the folder that the running test was built into. Its lock keeps other builds away.
-fn build() -> Result<()> {
-    let Some(cargo) = std::env::var_os("CARGO") else { return Ok(()) };
+fn build(cargo: &OsStr) -> Result<()> {
     let own = std::env::current_exe()?;
     // TARGET/PROFILE/deps/TEST
     let (Some(profile), Some(target)) = (own.ancestors().nth(2), own.ancestors().nth(3)) else {
@@ -52,7 +59,7 @@ fn build() -> Result<()> {
     };
     let manifest = checkout().join("Cargo.toml");
     let mut words: Vec<&OsStr> =
-        vec![&cargo, "build".as_ref(), "--quiet".as_ref(), "--workspace".as_ref()];
+        vec![cargo, "build".as_ref(), "--quiet".as_ref(), "--workspace".as_ref()];
     words.extend([OsStr::new("--manifest-path"), manifest.as_os_str()]);
     words.extend([OsStr::new("--target-dir"), target.as_os_str()]);
     if profile.ends_with("release") {

@@ -36,16 +36,23 @@ impl Snapshot {
             server,
             &["sh", "-c", &format!(r"find / {prune} -printf '%y %#m %U:%G\0%p\0%l\0'")],
         )?;
-        // A file that ends between the two questions is caught below, by the hash it lacks.
+        // A file that ends between the two questions makes it complain, and is asked for again below.
         let hash =
             format!("find / {prune} -type f -print0 | xargs -0 -r sha256sum -z -b -- 2>/dev/null");
-        let hashes = ask_anyway(server, &["sh", "-c", &hash])?;
-        let hashes = parse_hashes(&hashes);
+        let hashed = ask_anyway(server, &["sh", "-c", &hash])?;
+        let hashes = parse_hashes(&hashed);
         let mut fields = found.split('\0');
         while let (Some(head), Some(path), Some(target)) =
             (fields.next(), fields.next(), fields.next())
         {
-            let state = file_state(head, path, target, hashes.get(path).copied());
+            let mut hash = hashes.get(path).map(|hash| (*hash).to_owned());
+            if head.starts_with("f ") && hash.is_none() {
+                hash = hash_again(server, path)?;
+                if hash.is_none() {
+                    continue;
+                }
+            }
+            let state = file_state(head, path, target, hash.as_deref());
             self.put(
                 Kind::File,
                 path,
@@ -88,7 +95,11 @@ impl Snapshot {
 
     fn take_sysctls(&mut self, server: &dyn Server) -> Result<()> {
         // Some can't be read by anyone; it says so on standard error and in its exit status.
-        for line in ask_anyway(server, &["sysctl", "-a"])?.lines() {
+        let settings = ask_anyway(server, &["sysctl", "-a"])?;
+        if settings.is_empty() {
+            bail!("`sysctl -a` on `{}` tells nothing", server.name());
+        }
+        for line in settings.lines() {
             if let Some((name, value)) =
                 line.split_once(" = ").filter(|(name, _)| !begins(volatile::SYSCTLS, name))
             {
@@ -100,6 +111,7 @@ impl Snapshot {
             // The fourth says how much is in use just now.
             self.put(Kind::Swap, words[0], [&words[1..3], &words[4..]].concat().join(" "));
         }
+        // A kernel that was built without modules has no such file.
         for line in ask_anyway(server, &["cat", "/proc/modules"])?.lines() {
             let name = line.split(' ').next().unwrap_or(line);
             self.put(Kind::Module, name, "loaded");
@@ -191,6 +203,21 @@ fn ask_anyway(server: &dyn Server, argv: &[&str]) -> Result<String> {
     Ok(server.exec(argv)?.stdout_text())
 }
 
+/// The digest of one file; `None` if it is gone. A file that is there and can't be read is an error: taken for equal, it
+/// would hide whatever was done to it.
+fn hash_again(server: &dyn Server, path: &str) -> Result<Option<String>> {
+    let output = server.exec(&["sha256sum", "-z", "-b", "--", path])?;
+    let said = output.stdout_text();
+    if let Some(hash) = parse_hashes(&said).get(path) {
+        return Ok(Some((*hash).to_owned()));
+    }
+    if server.exec(&["test", "-e", path])?.succeeded() {
+        let cause = output.stderr_text();
+        bail!("cannot read `{path}` on `{}`: {}", server.name(), cause.trim());
+    }
+    Ok(None)
+}
+
 /// `sha256sum -z`'s answer: path to digest.
 fn parse_hashes(text: &str) -> BTreeMap<&str, &str> {
     let entries = text.split('\0').filter_map(|entry| entry.split_once(" *"));
@@ -204,7 +231,7 @@ fn file_state(head: &str, path: &str, target: &str, hash: Option<&str>) -> Resul
     Ok(match (kind, hash) {
         ("f", _) if content_left_out => format!("regular {rest}"),
         ("f", Some(hash)) => format!("regular {rest} sha256:{hash}"),
-        ("f", None) => format!("regular {rest} (vanished while it was read)"),
+        ("f", None) => bail!("no digest"),
         // A link's mode means nothing.
         ("l", _) => format!("link {} to {target}", rest.split(' ').nth(1).unwrap_or(rest)),
         ("d", _) => format!("folder {rest}"),
@@ -270,6 +297,7 @@ fn rules(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::Output;
 
     #[test]
     fn rules_carry_the_chain_they_stand_in() {
@@ -302,10 +330,52 @@ mod tests {
         assert_eq!(link_state(line), Some(wanted));
     }
 
+    /// A server whose only regular file can't be read, or is gone when it is asked for again.
+    struct Unreadable {
+        gone: bool,
+    }
+
+    impl Server for Unreadable {
+        fn name(&self) -> &str {
+            "node1"
+        }
+
+        fn address(&self) -> std::net::IpAddr {
+            std::net::Ipv4Addr::LOCALHOST.into()
+        }
+
+        fn host_key(&self) -> &str {
+            ""
+        }
+
+        fn is_running(&self) -> bool {
+            true
+        }
+
+        fn exec_with_input(&self, argv: &[&str], _: &[u8]) -> Result<Output> {
+            let (code, stdout, stderr) = match argv[0] {
+                "sh" if argv[2].contains("-printf") => (0, "f 0644 0:0\0/etc/x\0\0", ""),
+                "sh" => (123, "", ""),
+                "sha256sum" => (1, "", "sha256sum: /etc/x: Input/output error\n"),
+                "test" => (i32::from(self.gone), "", ""),
+                other => panic!("{other} is not expected"),
+            };
+            Ok(Output { code, stdout: stdout.into(), stderr: stderr.into() })
+        }
+
+        fn inflict(&self, fault: &crate::server::Fault) -> Result<()> {
+            panic!("{fault:?} is not expected")
+        }
+    }
+
     #[test]
-    fn a_file_without_a_digest_does_not_pass_as_equal() {
-        let state = file_state("f 0644 0:0", "/etc/x", "", None).unwrap();
-        assert!(state.contains("vanished"), "{state}");
+    fn a_file_that_cannot_be_read_fails_the_snapshot_and_one_that_is_gone_does_not() {
+        let error = Snapshot::default().take_files(&Unreadable { gone: false }).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("/etc/x") && error.contains("Input/output error"), "{error}");
+        let mut snapshot = Snapshot::default();
+        snapshot.take_files(&Unreadable { gone: true }).unwrap();
+        assert!(snapshot.is_empty());
         assert!(file_state("? 0644 0:0", "/etc/x", "", None).is_err());
     }
 }

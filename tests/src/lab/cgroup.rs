@@ -25,8 +25,8 @@ pub fn places(name: &str) -> Result<Vec<PathBuf>> {
     let found = parse_places(&mounts, &own);
     if !found.iter().any(|(hierarchy, _)| *hierarchy == "name=systemd") {
         bail!(
-            "this host has no cgroup v1 hierarchies (no `name=systemd`), which light servers need; \
-             use QEMU machines instead"
+            "this host has no cgroup v1 hierarchies (no `name=systemd`), which light servers need; boot it with \
+             `systemd.unified_cgroup_hierarchy=0` on the kernel's command line"
         );
     }
     Ok(found.into_iter().map(|(_, parent)| parent.join(format!("kdc-lab-{name}"))).collect())
