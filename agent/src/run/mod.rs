@@ -284,8 +284,10 @@ fn readings(runs_dir: &Path) -> Result<Vec<(Reading, RunSummary)>, RunError> {
     let mut runs = Vec::new();
     for entry in entries {
         let directory = entry.map_err(failed)?.path();
+        // Before its journal is read: a run that ends in between must not pass for one cut off.
+        let busy = journal::is_busy(&directory)?;
         let reading = journal::load(&directory)?;
-        if let Some(summary) = summarise(&directory, &reading) {
+        if let Some(summary) = summarise(&reading, busy) {
             runs.push((reading, summary));
         }
     }
@@ -306,11 +308,10 @@ pub fn has_ended(run_dir: &Path) -> Result<bool, RunError> {
     Ok(matches!(last, Some(Entry::Ended { .. })))
 }
 
-fn summarise(run_dir: &Path, reading: &Reading) -> Option<RunSummary> {
+fn summarise(reading: &Reading, busy: bool) -> Option<RunSummary> {
     let Entry::Opened { run, cluster, plan, .. } = &reading.records.first()?.entry else {
         return None;
     };
-    let busy = matches!(journal::is_busy(run_dir), Ok(true));
     let outcome = match reading.records.last().map(|record| &record.entry) {
         Some(Entry::Awaiting { value, .. }) if busy => {
             Outcome::Running { awaits: Some(value.clone()) }

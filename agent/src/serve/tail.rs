@@ -22,8 +22,8 @@ pub(super) struct Tail {
     length: Option<u64>,
     quiet: u32,
     notes: NoteReader,
-    /// Why the run's process ended, if it could still say so.
-    stopped: Option<Failure>,
+    /// Why the run's process ended, if it could still say so, and the journal's last line then.
+    stopped: Option<(u64, Failure)>,
 }
 
 impl Tail {
@@ -51,6 +51,9 @@ impl Tail {
             self.quiet += 1;
             return Ok((self.between(&[], notes), None));
         }
+        // No news for a second: is anybody writing it at all? Asked before the journal is read, so
+        // that a run which ends in between does not pass for one cut off.
+        let gone = quiet && !journal::is_busy(&self.directory).map_err(RunError::from)?;
         let first = self.length.is_none();
         (self.length, self.quiet) = (length, 0);
         let records = journal::load(&self.directory).map_err(RunError::from)?.records;
@@ -63,15 +66,12 @@ impl Tail {
         let told = self.between(&records, notes);
         let outcome = match records.last().map(|record| &record.entry) {
             Some(Entry::Ended { outcome }) => Some(outcome.clone()),
-            // No news for a second: is anybody writing it at all?
-            _ if quiet && !journal::is_busy(&self.directory).map_err(RunError::from)? => {
-                match self.stopped.take() {
-                    Some(failure) => {
-                        return Err(ServeError::Stopped { run: self.run.clone(), failure });
-                    }
-                    None => Some(Outcome::Interrupted),
+            _ if gone => match self.stopped.take().filter(|(after, _)| *after >= last) {
+                Some((_, failure)) => {
+                    return Err(ServeError::Stopped { run: self.run.clone(), failure });
                 }
-            }
+                None => Some(Outcome::Interrupted),
+            },
             _ => None,
         };
         Ok((told, outcome))
@@ -94,7 +94,7 @@ impl Tail {
                     let body = EventBody::Note { step, text };
                     told.push((after, Event { run: self.run.clone(), seq: 0, at_unix_ms, body }));
                 }
-                Said::Stopped { failure } => self.stopped = Some(failure),
+                Said::Stopped { failure } => self.stopped = Some((after, failure)),
             }
         }
         // Stable: where both have one number, the record stands before its notes.

@@ -164,6 +164,11 @@ pub(super) fn write_failed(
     }
 }
 
+/// A failure on this file, for calls that don't name theirs.
+pub(super) fn of(path: &Path) -> impl Fn(std::io::Error) -> std::io::Error {
+    move |cause| std::io::Error::new(cause.kind(), format!("failed on {}: {cause}", path.display()))
+}
+
 /// The highest directory above `path` that is on the same file system.
 fn mount_point_of(path: &Path) -> PathBuf {
     use std::os::unix::fs::MetadataExt as _;

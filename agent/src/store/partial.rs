@@ -12,7 +12,9 @@ use std::{
 use kdc_bundles::index::{Blob, Digest};
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{Store, StoreError, piece_count, piece_length, sync_directory, write_failed};
+use super::{
+    Store, StoreError, error::of, piece_count, piece_length, sync_directory, write_failed,
+};
 
 const HEADER_BYTES: usize = 96;
 
@@ -73,10 +75,11 @@ impl Partial {
         let header = header(boot, self.piece_size);
         let pieces = self.blob.pieces.len();
         let mut found = vec![0; HEADER_BYTES + pieces];
-        let sizes_fit = self.map.metadata()?.len() == found.len() as u64
-            && self.data.metadata()?.len() == self.blob.size;
+        let map_length = self.map.metadata().map_err(of(&self.map_path))?.len();
+        let sizes_fit =
+            map_length == found.len() as u64 && self.data.metadata()?.len() == self.blob.size;
         if sizes_fit {
-            self.map.read_exact_at(&mut found, 0)?;
+            self.map.read_exact_at(&mut found, 0).map_err(of(&self.map_path))?;
             if found[..HEADER_BYTES] == header {
                 return Ok(());
             }
@@ -99,7 +102,9 @@ impl Partial {
         for (piece, slot) in (0_u32..).zip(have).filter(|(_, slot)| **slot != 0) {
             let length = piece_length(&self.blob, self.piece_size, piece);
             buffer.resize(usize::try_from(length).unwrap_or(usize::MAX), 0);
-            self.data.file().read_exact_at(&mut buffer, u64::from(piece) * self.piece_size)?;
+            let place = u64::from(piece) * self.piece_size;
+            let read = self.data.file().read_exact_at(&mut buffer, place);
+            read.map_err(of(&self.data_path))?;
             let proved = Digest::of(&buffer) == self.blob.pieces[piece as usize];
             *slot = u8::from(proved);
         }
@@ -110,7 +115,7 @@ impl Partial {
     pub(super) fn put(&mut self, piece: u32, bytes: &[u8]) -> Result<bool, StoreError> {
         let slot = (HEADER_BYTES + piece as usize) as u64;
         let mut have = [0];
-        self.map.read_exact_at(&mut have, slot)?;
+        self.map.read_exact_at(&mut have, slot).map_err(of(&self.map_path))?;
         if have == [0] {
             let written = self
                 .data
@@ -137,7 +142,7 @@ impl Partial {
     /// The have-map, one byte a piece.
     pub(super) fn have(&self) -> Result<Vec<u8>, StoreError> {
         let mut have = vec![0; piece_count(&self.blob) as usize];
-        self.map.read_exact_at(&mut have, HEADER_BYTES as u64)?;
+        self.map.read_exact_at(&mut have, HEADER_BYTES as u64).map_err(of(&self.map_path))?;
         Ok(have)
     }
 
@@ -147,7 +152,7 @@ impl Partial {
         while self.full_until < self.blob.pieces.len() {
             let take = window.len().min(self.blob.pieces.len() - self.full_until);
             let at = (HEADER_BYTES + self.full_until) as u64;
-            self.map.read_exact_at(&mut window[..take], at)?;
+            self.map.read_exact_at(&mut window[..take], at).map_err(of(&self.map_path))?;
             match window[..take].iter().position(|have| *have == 0) {
                 Some(gap) => {
                     self.full_until += gap;
@@ -169,7 +174,7 @@ impl Partial {
         self.data.set_permissions(std::fs::Permissions::from_mode(0o644))?;
         if let Err(cause) = self.data.sync_all() {
             // After a failed fsync the kernel may have dropped the pages: believe none of them.
-            map.set_len(0)?;
+            map.set_len(0).map_err(of(&self.map_path))?;
             return Err(failed(cause));
         }
         let target = store.blob_path(&self.blob.digest);

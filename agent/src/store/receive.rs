@@ -116,10 +116,10 @@ impl Intake<'_> {
 }
 
 fn read_whole(input: &mut impl Read, buffer: &mut [u8]) -> Result<(), StoreError> {
-    input.read_exact(buffer).map_err(|cause| match cause.kind() {
-        std::io::ErrorKind::UnexpectedEof => {
-            StoreError::BadStream { reason: "it ended before its end mark".to_owned() }
-        }
-        _ => StoreError::Io(cause),
+    input.read_exact(buffer).map_err(|cause| StoreError::BadStream {
+        reason: match cause.kind() {
+            std::io::ErrorKind::UnexpectedEof => "it ended before its end mark".to_owned(),
+            _ => format!("it can't be read: {cause}"),
+        },
     })
 }

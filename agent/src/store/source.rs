@@ -9,7 +9,7 @@ use std::{
 
 use kdc_bundles::index::{Blob, Digest, Index};
 
-use super::{StoreError, piece_length};
+use super::{StoreError, error::of, piece_length};
 
 /// The bytes of one blob, proved as they are read. Holds one piece in memory.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl ProvedBlob {
             .read_exact_at(&mut self.buffer, u64::from(piece) * self.index.piece_size);
         if let Err(cause) = read {
             self.buffer.clear();
-            return Err(cause);
+            return Err(of(&self.path)(cause));
         }
         if Digest::of(&self.buffer) != wanted {
             self.buffer.clear();

@@ -233,6 +233,17 @@ fn a_kill_between_the_last_piece_and_its_name_costs_nothing() {
 }
 
 #[test]
+fn a_file_that_fails_is_named() {
+    let site = Site::new();
+    let shelf = site.shelf("b1", &[TEXT]);
+    let mut partial = Partial::open(&shelf.store, &blob_of(TEXT, PIECE), PIECE).unwrap().unwrap();
+    let map = shelf.store.root.join(format!("partial/{}.have", Digest::of(TEXT).hex()));
+    fs_err::write(&map, "").unwrap();
+    let failure = Failure::from(partial.put(0, &TEXT[..8]).unwrap_err());
+    assert!(failure.message.contains(&map.display().to_string()), "{failure}");
+}
+
+#[test]
 fn bytes_that_rot_on_the_disk_are_never_handed_out_and_are_asked_for_again() {
     let site = Site::new();
     let shelf = site.shelf("b1", &[TEXT]);
