@@ -19,6 +19,7 @@ mod survey;
 mod telling;
 mod undo;
 mod unit;
+mod values;
 
 use std::{
     path::{Path, PathBuf},
@@ -33,19 +34,17 @@ pub use survey::survey;
 pub use telling::Telling;
 pub use undo::undo;
 pub use unit::{start_unit, stop_on_signals};
+pub use values::{FileValues, VALUES_DIR};
 
 use crate::{
-    host::{Attributes, Host, HostError},
+    host::{Host, HostError},
     journal::{self, Entry, JournalError, Reading},
-    step::{NodePlan, change::Values},
-    wire::{Event, EventBody, Failure, Outcome, RunSummary, SecretText},
+    step::NodePlan,
+    wire::{Event, EventBody, Failure, Outcome, RunSummary},
 };
 
 /// Where runs live on a node.
 pub const RUNS_DIR: &str = "/var/lib/kdc/runs";
-
-/// Where values are handed to runs: `<VALUES_DIR>/<run>/<name>`.
-pub const VALUES_DIR: &str = "/run/kdc/values";
 
 /// Name of the plan in a run's directory.
 pub const PLAN_FILE: &str = "plan.json";
@@ -148,55 +147,6 @@ pub fn check_run_id(run: &str) -> Result<(), RunError> {
     let good =
         !run.is_empty() && run.len() <= 80 && run.bytes().all(plain) && !run.starts_with('.');
     if good { Ok(()) } else { Err(RunError::RunId { run: run.to_owned() }) }
-}
-
-/// Values in files only root reads, under [`VALUES_DIR`].
-pub struct FileValues<'a> {
-    /// The machine.
-    pub host: &'a dyn Host,
-    /// `/run/kdc/values/<run>`.
-    pub directory: String,
-}
-
-impl<'a> FileValues<'a> {
-    /// The values of one run.
-    #[must_use]
-    pub fn of_run(host: &'a dyn Host, run: &str) -> Self {
-        Self { host, directory: format!("{VALUES_DIR}/{run}") }
-    }
-
-    /// Hand a value over.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn provide(&self, name: &str, value: &SecretText) -> Result<(), HostError> {
-        let mut directory = String::new();
-        for part in self.directory.split('/').filter(|part| !part.is_empty()) {
-            directory = format!("{directory}/{part}");
-            if self.host.stat(&directory)?.is_none() {
-                self.host.make_directory(&directory, Attributes::root(0o700))?;
-            }
-        }
-        let path = format!("{}/{name}", self.directory);
-        self.host.write(&path, value.expose().as_bytes(), Attributes::root(0o600))
-    }
-}
-
-impl FileValues<'_> {
-    /// Remove what was handed over: a run that has finished needs it no more.
-    ///
-    /// # Errors
-    /// If something of it stays.
-    pub fn forget(&self) -> Result<(), HostError> {
-        self.host.remove_tree(&self.directory)
-    }
-}
-
-impl Values for FileValues<'_> {
-    fn get(&self, name: &str) -> Result<Option<SecretText>, HostError> {
-        let text = self.host.read_text(&format!("{}/{name}", self.directory))?;
-        Ok(text.map(SecretText::new))
-    }
 }
 
 /// A step's place in its journal.
