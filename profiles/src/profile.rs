@@ -113,7 +113,7 @@ pub struct Profile {
     pub schedulable_control_plane: bool,
     /// Host needs.
     pub host: HostNeeds,
-    /// Checks that must not fail, by id; all node checks run anyway.
+    /// Ids of checks that must be ok: a warning refuses too. Every check runs and is shown anyway.
     #[serde(default)]
     pub checks: Vec<String>,
     /// What is installed, in order.

@@ -8,6 +8,7 @@ bench_plan() {
   cargo test --quiet --release -p kdc-install --lib measured_plan_for_1000_nodes -- --ignored --nocapture | tee "$work/plan"
   seconds=$(sed -n 's/.*"withDigestSecs":\([0-9.]*\).*/\1/p' "$work/plan"); [ -n "$seconds" ]
   figure "plan for 1000 nodes" 1 s "$seconds"
+  figure "memory of that, facts and all steps included" '' MiB "$(sed -n 's/.*"memoryMib":\([0-9]*\).*/\1/p' "$work/plan")"
 }
 
 # It also ends with an error when one of its bars is missed: without its closing line it is broken, with it a figure.

@@ -71,12 +71,16 @@ fn bare_needs(site: &Site, seen: &Seen, name: &str, root: bool) -> Needs {
     let (cluster, host) = (&site.cluster, &site.profile.host);
     let role = cluster.nodes.iter().find(|node| node.name == name).map(|node| node.role);
     let minimum = role.and_then(|role| host.minimum.get(&role));
-    let platform = seen.facts.get(name).map(|facts| facts.platform.clone());
+    // What only a bundle could fit or not is taken to fit.
+    let facts = seen.facts.get(name);
+    let platform = facts.map(|facts| facts.platform.clone());
+    let system = facts.and_then(|facts| facts.os.value().cloned());
     let ports = role.and_then(|role| host.ports.get(&role)).cloned();
     Needs {
         cluster: cluster.name.clone(),
         root,
         platforms: platform.into_iter().collect(),
+        systems: system.into_iter().collect(),
         cpus: minimum.map_or(1, |minimum| minimum.cpus),
         memory_bytes: minimum.map_or(0, |minimum| minimum.memory_mib.saturating_mul(1 << 20)),
         ports: ports.unwrap_or_default(),
@@ -93,12 +97,16 @@ fn judge_with(
     index: &Index,
     needs: &dyn Fn(&str, bool) -> Result<Needs, Complaint>,
 ) -> Result<Judged, Complaint> {
+    let profile = &site.profile;
+    plan::checks::known(profile).map_err(CommandError::Plan)?;
     let mut nodes = Vec::new();
     for (name, facts) in
         site.cluster.nodes.iter().filter_map(|node| seen.facts.get_key_value(&node.name))
     {
         let root = seen.root.get(name).copied().unwrap_or(false);
         let findings = check::judge(facts, &needs(name, root)?);
+        let asked = |finding| plan::checks::as_asked(profile, finding);
+        let findings = findings.into_iter().map(asked).collect();
         nodes.push(JudgedNode { node: name.clone(), findings });
     }
     let across = fleet_check::judge(&fleet_check::Fleet {
@@ -109,7 +117,10 @@ fn judge_with(
     });
     let across = across
         .into_iter()
-        .map(|found| Across { nodes: found.nodes, finding: found.finding })
+        .map(|found| Across {
+            nodes: found.nodes,
+            finding: plan::checks::as_asked(profile, found.finding),
+        })
         .collect();
     let cluster = site.cluster.name.clone();
     let mut judged = Judged { event: "check", cluster, refused: false, nodes, across };

@@ -66,6 +66,14 @@ pub enum PlanError {
         /// Why.
         reason: String,
     },
+    /// The profile names a check that there is not.
+    #[error("profile `{profile}` asks for the check `{check}`, and there is none")]
+    UnknownCheck {
+        /// Which profile.
+        profile: String,
+        /// The name.
+        check: String,
+    },
     /// A component needs an image that the bundle lacks.
     #[error("component `{component}` needs the image `{image}`, and the bundle has none")]
     MissingComponentImage {
@@ -121,6 +129,9 @@ impl PlanError {
             Self::UnknownCgroup { node, .. } => {
                 Some(format!("look at `stat -f /sys/fs/cgroup` on `{node}`"))
             }
+            Self::UnknownCheck { .. } => Some(
+                "correct `spec.checks` in the profile; `kdc-install check --output json` has every id".into(),
+            ),
             Self::Component { .. } => Some("correct the profile's template".into()),
             Self::Range(_) | Self::Yaml(_) | Self::Json(_) => None,
         }

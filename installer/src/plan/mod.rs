@@ -17,6 +17,7 @@ use kdc_profiles::{
 };
 use serde::{Deserialize, Serialize};
 
+pub mod checks;
 mod error;
 pub mod fleet_check;
 mod node;
@@ -155,6 +156,7 @@ impl ClusterPlan {
 /// When facts of a node are missing, or the bundle lacks something the plan needs.
 pub fn plan(inputs: &Inputs<'_>) -> Result<ClusterPlan, PlanError> {
     let cluster = inputs.cluster;
+    checks::known(inputs.profile)?;
     let parameters = Parameters::read(inputs.index)?;
     let mut nodes: Vec<&Node> = cluster.nodes.iter().collect();
     nodes.sort_by(|left, right| (left.role, &left.name).cmp(&(right.role, &right.name)));

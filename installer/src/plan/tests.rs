@@ -323,7 +323,7 @@ fn the_needs_of_a_node_follow_from_the_bundle_and_pass_a_good_node() {
     }
 }
 
-/// `cargo test --release -p kdc-install plan_for_1000 -- --ignored --nocapture`
+/// Run by `tests/bench.sh plan`, which reads the line.
 #[test]
 #[ignore = "a measurement, for `make bench`"]
 fn measured_plan_for_1000_nodes() {
@@ -334,11 +334,21 @@ fn measured_plan_for_1000_nodes() {
     let planned = start.elapsed();
     let digest = plan.digest().expect("digest");
     let digested = start.elapsed();
+    let status = fs_err::read_to_string("/proc/self/status").expect("status");
+    let peak_kib: u64 = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|text| text.split_whitespace().next()?.parse().ok())
+        .expect("the peak of memory");
+    let size = serde_json::to_vec(&plan).expect("json").len();
     println!(
-        "{{\"nodes\":{},\"planSecs\":{:.3},\"withDigestSecs\":{:.3},\"digest\":\"{digest}\"}}",
+        "{{\"nodes\":{},\"planSecs\":{:.3},\"withDigestSecs\":{:.3},\"memoryMib\":{},\"planMib\":{},\
+         \"digest\":\"{digest}\"}}",
         plan.nodes.len(),
         planned.as_secs_f64(),
         digested.as_secs_f64(),
+        peak_kib / 1024,
+        size >> 20,
     );
 }
 
