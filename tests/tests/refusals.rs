@@ -201,7 +201,7 @@ fn changed_host_key(stage: &Stage<'_>) -> Result<()> {
 fn full_disk(stage: &Stage<'_>) -> Result<()> {
     let (operator, server) = (stage.operator()?, &stage.servers[2]);
     server.inflict(&Fault::Fill)?;
-    let result = refused(&operator, 3, &["node3", "disk", "/var/lib", "free"]);
+    let result = refused(&operator, 3, &["KDC-011", "node3", "disk", "/var/lib", "free"]);
     server.inflict(&Fault::Unfill)?;
     result
 }

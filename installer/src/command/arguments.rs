@@ -2,6 +2,16 @@
 
 use std::path::PathBuf;
 
+/// A cluster's name as the cluster file takes it, so that a wrong one is told before any work.
+pub(crate) fn cluster_name(text: &str) -> Result<String, String> {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let framed = text.starts_with('-') || text.ends_with('-');
+    if (1..=63).contains(&text.len()) && text.bytes().all(fits) && !framed {
+        return Ok(text.to_owned());
+    }
+    Err("expected lower-case letters, digits and `-` (1 to 63)".to_owned())
+}
+
 /// Which cluster.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ClusterArguments {

@@ -5,11 +5,11 @@ use std::{path::PathBuf, sync::Arc, time::Instant};
 use super::{
     CommandError,
     arguments::InstallArguments,
-    ending::{failure_of, refuse, render_rows, reported, unprovable, unproved, untouched},
+    ending::{drifted, failure_of, refuse, render_rows, reported, unprovable, unproved, untouched},
     interrupt::until_ctrl_c,
     judge::judge,
     opened::Opened,
-    report::{Notebook, Report, ReportedNode, render_time, write_private},
+    report::{Notebook, Report, ReportedNode, ensure_writable, render_time, write_private},
     site::{NodeLink, Site, close_all, links, look, open_all, started, unix_ms},
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     },
     plan::{self, ClusterPlan, Inputs, PlanError},
     show::{
-        Complaint, Exit, News, Observer, Screen,
+        Complaint, News, Observer, Screen,
         news::{self, Row},
     },
 };
@@ -58,6 +58,10 @@ struct Work<'a> {
 impl Work<'_> {
     async fn run(&self) -> Result<(), Complaint> {
         let (site, parallel) = (self.site, self.wishes.parallel);
+        let (report, usual) = (&self.wishes.arguments.report, PathBuf::from("report.json"));
+        for path in [report.as_ref().unwrap_or(&usual), &self.kubeconfig_path()] {
+            ensure_writable(path)?;
+        }
         let agent = self.opened.agent()?;
         let links = links(&site.cluster, site.is_local, &agent, self.screen, self.notebook)?;
         self.notebook.news(&started("apply", site));
@@ -84,18 +88,7 @@ impl Work<'_> {
         }
         let plan = plan::plan(&inputs).map_err(CommandError::Plan)?;
         let drift = self.wishes.saved.as_ref().map(|saved| saved.drift(&plan)).unwrap_or_default();
-        if drift.is_empty() {
-            return Ok(plan);
-        }
-        let mut complaint = Complaint::new(
-            "KDC-012",
-            Exit::Refused,
-            "the saved plan is not what would be done now; nothing was changed",
-        )
-        .hint("look at a fresh plan: `kdc-install plan -o PLAN`");
-        complaint.causes =
-            drift.iter().map(|drift| format!("{}: {}", drift.what, drift.detail)).collect();
-        Err(complaint)
+        drifted(&drift).map_or(Ok(plan), Err)
     }
 
     async fn install(&self, links: &[NodeLink<'_>], plan: &ClusterPlan) -> Result<(), Complaint> {
@@ -130,7 +123,7 @@ impl Work<'_> {
                 (untouched(plan, &self.as_wanted(plan, &steps)), Some(proved), None)
             }
             Ok(Installed::Ran { results, proved }) => {
-                (reported(plan, &results), proved, failure_of(&results, links))
+                (reported(plan, &results), proved, failure_of(&results, &self.site.cluster.nodes))
             }
         };
         if plan.test_image.is_none() && failure.is_none() {
@@ -241,12 +234,24 @@ impl Work<'_> {
             None => self.save_kubeconfig(links, plan, true).await,
             Some(_) => Ok(()),
         };
-        let path = report.save(self.wishes.arguments.report.as_deref())?;
-        self.screen.say(&format!("report: {}", path.display()));
-        match refusal {
-            Some(complaint) => Err(complaint),
-            None => saved,
+        let reported = report.save(self.wishes.arguments.report.as_deref());
+        if let Ok(path) = &reported {
+            self.screen.say(&format!("report: {}", path.display()));
         }
+        match (refusal, reported) {
+            // What stopped the work comes first; that there is no report is one part of it.
+            (Some(mut complaint), Err(unreported)) => {
+                complaint.parts.push(unreported);
+                Err(complaint)
+            }
+            (Some(complaint), Ok(_)) => Err(complaint),
+            (None, reported) => saved.and(reported.map(drop)),
+        }
+    }
+
+    fn kubeconfig_path(&self) -> PathBuf {
+        let usual = || PathBuf::from(format!("{}.kubeconfig", self.site.cluster.name));
+        self.wishes.arguments.kubeconfig.clone().unwrap_or_else(usual)
     }
 
     /// Keep the admin kubeconfig, mode 0600; an old file stays where nothing was done.
@@ -256,8 +261,7 @@ impl Work<'_> {
         plan: &ClusterPlan,
         replace: bool,
     ) -> Result<(), Complaint> {
-        let usual = || PathBuf::from(format!("{}.kubeconfig", plan.cluster));
-        let path = self.wishes.arguments.kubeconfig.clone().unwrap_or_else(usual);
+        let path = self.kubeconfig_path();
         if !replace && path.exists() {
             return Ok(());
         }

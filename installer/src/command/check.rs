@@ -57,7 +57,9 @@ impl Check {
                 },
             )?,
             None => {
-                screen.say("without --bundle, platforms, packages and disk sizes are not judged");
+                screen.say(
+                    "without --bundle, platforms, systems, packages and disk sizes are not judged",
+                );
                 judge_without_bundle(&site, &seen)?
             }
         };

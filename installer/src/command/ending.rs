@@ -1,13 +1,12 @@
 //! How an install ended: the table, and what to say when it is not as wanted.
 
 use kdc_agent::wire::{Outcome, Proof};
-use kdc_profiles::cluster::Role;
+use kdc_profiles::cluster::{Node, Role};
 
 use super::{
     CommandError,
     error::{of_node, of_nodes},
     report::ReportedNode,
-    site::NodeLink,
 };
 use crate::{
     fleet::{
@@ -15,7 +14,7 @@ use crate::{
         conduct::{NodeEnd, NodeResult},
         install::Stopped,
     },
-    plan::{self, ClusterPlan},
+    plan::{self, ClusterPlan, Drift},
     show::{
         Complaint, Exit,
         news::{self, Row},
@@ -45,11 +44,24 @@ pub(super) fn refuse(stopped: Stopped, nodes: usize) -> Complaint {
     }
 }
 
+/// Why a saved plan is not carried out: what would be done now is something else.
+pub(super) fn drifted(drift: &[Drift]) -> Option<Complaint> {
+    if drift.is_empty() {
+        return None;
+    }
+    let what = "the saved plan is not what would be done now; nothing was changed";
+    let mut complaint = Complaint::new("KDC-012", Exit::Refused, what)
+        .hint("look at a fresh plan: `kdc-install plan -o PLAN`");
+    complaint.causes =
+        drift.iter().map(|drift| format!("{}: {}", drift.what, drift.detail)).collect();
+    Some(complaint)
+}
+
 /// What stopped the install, node by node; `None` when every node is as wanted.
-pub(super) fn failure_of(results: &[NodeResult], links: &[NodeLink<'_>]) -> Option<Complaint> {
+pub(super) fn failure_of(results: &[NodeResult], nodes: &[Node]) -> Option<Complaint> {
     let mut parts = Vec::new();
-    for (result, link) in results.iter().zip(links) {
-        let node = link.node();
+    for (result, node) in results.iter().zip(nodes) {
+        let node = &node.name;
         let hint = format!("look at `journalctl -u kdc-run-{}` on `{node}`", result.run);
         match &result.end {
             end if end.is_good() => {}
@@ -88,7 +100,7 @@ pub(super) fn failure_of(results: &[NodeResult], links: &[NodeLink<'_>]) -> Opti
     if parts.is_empty() {
         return None;
     }
-    let text = format!("{} of {} node(s) are not as wanted yet", parts.len(), links.len());
+    let text = format!("{} of {} node(s) are not as wanted yet", parts.len(), nodes.len());
     let hint = "when that is repaired, run the same command again, or `undo` takes all back";
     Some(Complaint::new("KDC-024", Exit::Interrupted, text).parts(parts).hint(hint))
 }
@@ -180,4 +192,83 @@ pub(crate) fn all_or_refusal<T>(
 ) -> Result<Vec<T>, Complaint> {
     let nodes = answers.len();
     all_or_failures(answers).map_err(|errors| of_nodes((code, Exit::Refused), &errors, nodes, what))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use kdc_agent::wire::Failure;
+
+    use super::*;
+
+    fn failure() -> Failure {
+        Failure { code: "STEP-007".into(), message: "the disk is full".into(), hint: None }
+    }
+
+    fn error() -> SshError {
+        SshError::Agent { node: "cp1".to_owned(), failure: Box::new(failure()) }
+    }
+
+    fn result(end: NodeEnd) -> NodeResult {
+        NodeResult { run: "r1".to_owned(), end, elapsed: Duration::ZERO, sent_bytes: 0 }
+    }
+
+    #[test]
+    fn each_way_a_node_ends_has_its_code_its_words_and_what_to_do() {
+        let value = || "join".to_owned();
+        let failed = Outcome::Failed { step: "packages".to_owned(), failure: failure() };
+        for (end, code, words) in [
+            (NodeEnd::Run(failed), "STEP-007", ["step `packages` of run r1", "kdc-run-r1"]),
+            (NodeEnd::Run(Outcome::Interrupted), "KDC-022", ["without a word", "kdc-run-r1"]),
+            (NodeEnd::NotStarted { value: value() }, "KDC-023", ["left as it was", "repair"]),
+            (NodeEnd::InVain { value: value() }, "KDC-023", ["waits for `join`", "repair"]),
+            (NodeEnd::Unfed(error()), "STEP-007", ["its run was not started", "not as wanted"]),
+            (NodeEnd::Lost(error()), "STEP-007", ["the disk is full", "not as wanted"]),
+        ] {
+            let good = NodeEnd::Run(Outcome::Finished { changed: 1, found: 0 });
+            let nodes = plan::samples::cluster().nodes;
+            let complaint = failure_of(&[result(end), result(good)], &nodes).unwrap();
+            assert_eq!((&*complaint.code, complaint.exit), ("KDC-024", Exit::Interrupted));
+            assert_eq!((complaint.parts.len(), &*complaint.parts[0].code), (1, code));
+            let text = complaint.render(false);
+            for word in ["node `cp1`", "1 of 2 node(s)", "`undo`"].iter().chain(&words) {
+                assert!(text.contains(word), "{word}: {text}");
+            }
+        }
+        assert!(failure_of(&[], &[]).is_none());
+    }
+
+    #[test]
+    fn what_stops_an_install_before_its_runs_says_whether_anything_was_changed() {
+        for (stopped, code, exit) in [
+            (Stopped::Declined, "KDC-015", Exit::Refused),
+            (Stopped::Looking(vec![error()]), "KDC-010", Exit::Refused),
+            (Stopped::Holding(vec![error()]), "KDC-013", Exit::Refused),
+            (Stopped::Offering(vec![error()]), "KDC-019", Exit::Interrupted),
+        ] {
+            let complaint = refuse(stopped, 2);
+            assert_eq!((&*complaint.code, complaint.exit), (code, exit));
+        }
+    }
+
+    #[test]
+    fn proofs_that_fail_and_plans_that_drifted_are_listed_one_by_one() {
+        let proof = |claim: &str, holds| Proof {
+            claim: claim.to_owned(),
+            holds,
+            detail: "timed out".to_owned(),
+        };
+        let complaint = unproved(&[proof("a pod is up", true), proof("names resolve", false)]);
+        let complaint = complaint.unwrap();
+        assert_eq!((&*complaint.code, complaint.exit), ("KDC-025", Exit::Interrupted));
+        assert_eq!(complaint.causes, ["names resolve: timed out"]);
+        assert!(unproved(&[proof("a pod is up", true)]).is_none());
+        assert_eq!(&*unprovable(&[error()], 2).code, "KDC-031");
+        let drift = Drift { what: "cp1".to_owned(), detail: "one step more".to_owned() };
+        let complaint = drifted(&[drift]).unwrap();
+        assert_eq!((&*complaint.code, complaint.exit), ("KDC-012", Exit::Refused));
+        assert_eq!(complaint.causes, ["cp1: one step more"]);
+        assert!(drifted(&[]).is_none());
+    }
 }

@@ -127,10 +127,13 @@ impl CommandError {
             Self::Settings(error) => return error.hint(),
             Self::Plan(error) => return error.hint(),
             Self::SavedPlan(error) => return error.hint(),
-            Self::Runtime(_) | Self::Output(_) | Self::Write { .. } | Self::Declined => {
-                return None;
+            Self::Runtime(_) | Self::Output(_) | Self::Declined => return None,
+            Self::Write { .. } => {
+                "name a place in a folder that is there and that you may write to"
             }
-            Self::Host { .. } => "write it as `[user@]address[:port]`",
+            Self::Host { .. } => {
+                "write it as `[user@]address[:port]`; a name has to resolve on this machine"
+            }
             Self::NoBundle { .. } => "name it: `--bundle FILE`",
             Self::NoAgent { .. } => {
                 "add an artifact of kind `agent` for that platform to the bundle's definition"

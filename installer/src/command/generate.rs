@@ -45,8 +45,9 @@ impl Man {
             screen.raw(&String::from_utf8_lossy(&page));
             return Ok(());
         };
-        fs_err::create_dir_all(directory).map_err(CommandError::Output)?;
-        clap_mangen::generate_to(tree(), directory).map_err(CommandError::Output)?;
+        let wrong = |source| CommandError::Write { path: directory.clone(), source };
+        fs_err::create_dir_all(directory).map_err(wrong)?;
+        clap_mangen::generate_to(tree(), directory).map_err(wrong)?;
         screen.say(&format!("manual pages written to {}", directory.display()));
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use kdc_profiles::cluster::{self, Role, Template, TemplateNode};
 
-use super::{CommandError, hosts::Host, report::write_private};
+use super::{CommandError, arguments::cluster_name, hosts::Host, report::write_private};
 use crate::show::{Complaint, Screen};
 
 /// Write a commented cluster file; asks for the addresses if none are given
@@ -18,7 +18,7 @@ pub(crate) struct Init {
     #[arg(short, long, value_name = "FILE", default_value = "cluster.yaml")]
     pub(crate) file: PathBuf,
     /// Name of the cluster
-    #[arg(long, default_value = "kdc", value_name = "NAME")]
+    #[arg(long, default_value = "kdc", value_name = "NAME", value_parser = cluster_name)]
     pub(crate) name: String,
     /// Profile: `single` or `cluster` [default: by the number of nodes]
     #[arg(long, value_name = "PROFILE")]
@@ -27,7 +27,7 @@ pub(crate) struct Init {
     #[arg(long, value_name = "HOST")]
     pub(crate) control_plane: Option<String>,
     /// Worker, `[user@]address[:port]`; repeat it for more
-    #[arg(long = "worker", value_name = "HOST")]
+    #[arg(long = "worker", value_name = "HOST", requires = "control_plane")]
     pub(crate) workers: Vec<String>,
     /// Overwrite a file that is there
     #[arg(long)]

@@ -48,7 +48,7 @@ pub(crate) fn judge(site: &Site, seen: &Seen, inputs: &Inputs<'_>) -> Result<Jud
     })
 }
 
-/// Judge what can be judged without a bundle: not its platforms, packages and sizes.
+/// Judge what can be judged without a bundle: not its platforms, systems, packages and sizes.
 pub(crate) fn judge_without_bundle(site: &Site, seen: &Seen) -> Result<Judged, Complaint> {
     let index = Index {
         version: kdc_bundles::index::INDEX_VERSION,
@@ -62,6 +62,9 @@ pub(crate) fn judge_without_bundle(site: &Site, seen: &Seen) -> Result<Judged, C
     let mut judged =
         judge_with(site, seen, &index, &|node, root| Ok(bare_needs(site, seen, node, root)))?;
     judged.across.retain(|across| across.finding.id != "fleet-platform");
+    for node in &mut judged.nodes {
+        node.findings.retain(|finding| finding.id != "system");
+    }
     let refused = judged.findings().any(|finding| finding.verdict.refuses());
     judged.refused = refused;
     Ok(judged)

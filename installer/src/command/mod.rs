@@ -65,6 +65,7 @@ Exit codes:
 
 /// Flags of every command.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// How to say what happens
     #[arg(long, global = true, value_enum, default_value = "human", value_name = "FORM")]

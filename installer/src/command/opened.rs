@@ -10,7 +10,11 @@ use kdc_bundles::{
     verify,
 };
 
-use super::{BundleCommandError, CommandError, arguments::BundleArguments, bundle::load_keys};
+use super::{
+    BundleCommandError, CommandError,
+    arguments::BundleArguments,
+    bundle::{load_keys, open, refused},
+};
 use crate::{
     fleet::Load,
     show::{Complaint, Screen, plain::render_bytes},
@@ -101,7 +105,7 @@ impl Opened {
         let content = self
             .file
             .read_blob(&agent.digest, MAX_AGENT_BYTES)
-            .map_err(|source| refused(self.file.path(), source))?;
+            .map_err(refused(self.file.path()))?;
         Ok(AgentBinary::new(content))
     }
 }
@@ -116,15 +120,10 @@ fn platform() -> String {
     format!("linux/{architecture}")
 }
 
-fn refused(path: &Path, source: VerifyError) -> BundleCommandError {
-    BundleCommandError::Refused { path: path.to_owned(), source }
-}
-
 fn prove(path: &Path, keys: &TrustedKeys) -> Result<Opened, BundleCommandError> {
-    let wrong = |source| refused(path, source);
-    let reader = fs_err::File::open(path).map_err(|source| wrong(VerifyError::Open { source }))?;
-    let proved = verify::verify(reader, keys).map_err(wrong)?;
-    let file = BundleFile::open(path, keys).map_err(wrong)?;
+    let wrong = refused(path);
+    let proved = verify::verify(open(path)?, keys).map_err(&wrong)?;
+    let file = BundleFile::open(path, keys).map_err(&wrong)?;
     if *file.digest() != proved.digest {
         // Somebody put another file in its place between the two looks.
         let found = "another bundle than a moment ago".to_owned();

@@ -9,6 +9,7 @@ use super::{
     arguments::{BundleArguments, ClusterArguments},
     judge::judge,
     opened::Opened,
+    report::ensure_writable,
     site::{Site, close_all, links, look as look_at, open_all, started},
 };
 use crate::{
@@ -38,6 +39,9 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) async fn run(&self, look: Look) -> Result<(), Complaint> {
         let site = Site::load(&self.cluster)?;
+        if let Some(path) = &self.save {
+            ensure_writable(path)?;
+        }
         let screen = Arc::new(Screen::new(look, site.cluster.nodes.len(), false));
         let opened = Opened::needed_by("plan", &self.bundle, &screen).await?;
         let parallel = site.parallel(self.cluster.pace.parallel);

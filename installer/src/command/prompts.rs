@@ -5,7 +5,7 @@ use std::sync::Arc;
 use secrecy::SecretString;
 
 use crate::{
-    show::Screen,
+    show::{Screen, can_ask},
     ssh::{HostKeyPrompt, SecretKind, SecretPrompt, SecretQuestion, UnknownKey},
 };
 
@@ -29,6 +29,9 @@ impl SecretPrompt for Prompts {
 
 impl HostKeyPrompt for Prompts {
     fn confirm(&self, keys: &[UnknownKey]) -> bool {
+        if !can_ask() {
+            return false;
+        }
         self.0.say("Nobody vouches for these host keys yet:");
         for key in keys {
             self.0.say(&format!("  {:<16} {:<24} {}", key.node, key.host, key.fingerprint));

@@ -111,18 +111,50 @@ impl Report {
 /// Write a whole file at once, with that mode from its first byte on.
 pub(crate) fn write_private(path: &Path, content: &[u8], mode: u32) -> Result<(), Complaint> {
     let wrong = |source| CommandError::Write { path: path.to_owned(), source };
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut file = tempfile::Builder::new()
-        .permissions(std::fs::Permissions::from_mode(mode))
-        .tempfile_in(folder)
-        .map_err(wrong)?;
+    let mut file = beside(path, mode)?;
     file.write_all(content).map_err(wrong)?;
     file.as_file().sync_all().map_err(wrong)?;
     file.persist(path).map_err(|error| wrong(error.error))?;
     Ok(())
+}
+
+/// Whether a file could be written there, without writing it: what is wrong with a path is said before
+/// the work that the file is to tell of.
+pub(crate) fn ensure_writable(path: &Path) -> Result<(), Complaint> {
+    if path.is_dir() {
+        let source = std::io::ErrorKind::IsADirectory.into();
+        return Err(CommandError::Write { path: path.to_owned(), source }.into());
+    }
+    drop(beside(path, 0o600)?);
+    Ok(())
+}
+
+/// A nameless beginning of a file, in the folder where it will be.
+fn beside(path: &Path, mode: u32) -> Result<tempfile::NamedTempFile, CommandError> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mode = std::fs::Permissions::from_mode(mode);
+    tempfile::Builder::new()
+        .permissions(mode)
+        .tempfile_in(folder)
+        .map_err(|error| CommandError::Write { path: path.to_owned(), source: bare(&error) })
+}
+
+/// The system's own words, without the made-up name of a file that nobody asked for.
+fn bare(error: &std::io::Error) -> std::io::Error {
+    use nix::errno::Errno;
+    use std::io::ErrorKind as Kind;
+    let errno = match error.kind() {
+        Kind::NotFound => Errno::ENOENT,
+        Kind::NotADirectory => Errno::ENOTDIR,
+        Kind::PermissionDenied => Errno::EACCES,
+        Kind::ReadOnlyFilesystem => Errno::EROFS,
+        Kind::StorageFull => Errno::ENOSPC,
+        other => return other.into(),
+    };
+    errno.into()
 }
 
 /// `20261123-051606`, UTC.
@@ -162,6 +194,20 @@ mod tests {
             (4_107_542_400, "21000301-000000"),
         ] {
             assert_eq!(render_time(unix * 1000), text);
+        }
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_written_is_told_before_the_work() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(ensure_writable(&folder.path().join("new")).is_ok());
+        assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
+        for (name, why) in [("none/new", "No such file"), (".", "is a directory")] {
+            let complaint = ensure_writable(&folder.path().join(name)).unwrap_err();
+            assert_eq!(&*complaint.code, "KDC-002");
+            assert!(complaint.causes[0].contains(why), "{complaint:?}");
+            assert!(complaint.hint.is_some(), "{complaint:?}");
+            assert!(!complaint.causes[0].contains("tmp"), "{complaint:?}");
         }
     }
 

@@ -102,6 +102,9 @@ pub(crate) fn links<'a>(
     Ok(links)
 }
 
+/// What is said of nodes that a command can't reach, before it changes any.
+const CANT_WORK: &str = "can't be worked with; nothing was changed";
+
 /// Open every link; unknown host keys are gathered and asked about once. All or nothing: one node
 /// that can't be reached refuses the command, with every such node named.
 pub(crate) async fn open_all(
@@ -122,7 +125,7 @@ pub(crate) async fn open_all(
     if errors.is_empty() {
         return Ok(());
     }
-    Err(of_nodes(("KDC-010", Exit::Refused), &errors, links.len(), "can't be worked with"))
+    Err(of_nodes(("KDC-010", Exit::Refused), &errors, links.len(), CANT_WORK))
 }
 
 async fn open(links: &[NodeLink<'_>], parallel: usize) -> Vec<SshError> {

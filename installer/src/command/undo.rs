@@ -174,3 +174,35 @@ fn failure_of(nodes: &[Node], results: &[Option<NodeResult>]) -> Option<Complain
         ),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use kdc_agent::wire::Failure;
+
+    use super::*;
+
+    #[test]
+    fn a_worker_that_is_not_undone_leaves_the_control_plane_alone_and_both_are_named() {
+        let nodes = crate::plan::samples::cluster().nodes;
+        let failure =
+            Failure { code: "STEP-007".into(), message: "no such file".into(), hint: None };
+        let failed = Outcome::Failed { step: "packages".to_owned(), failure };
+        for (end, code, words) in [
+            (failed, "STEP-007", "step `packages` could not be taken back"),
+            (Outcome::Interrupted, "KDC-022", "keeps ending without a word"),
+        ] {
+            let (run, end) = ("r1".to_owned(), NodeEnd::Run(end));
+            let worker = NodeResult { run, end, elapsed: Duration::ZERO, sent_bytes: 0 };
+            let complaint = failure_of(&nodes, &[None, Some(worker)]).unwrap();
+            assert_eq!((&*complaint.code, complaint.exit), ("KDC-029", Exit::Interrupted));
+            let codes: Vec<&str> = complaint.parts.iter().map(|part| &*part.code).collect();
+            assert_eq!(codes, ["KDC-028", code]);
+            let text = complaint.render(false);
+            for word in ["node `cp1` was left alone", "node `w1`", words, "--only"] {
+                assert!(text.contains(word), "{word}: {text}");
+            }
+        }
+    }
+}

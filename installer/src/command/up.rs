@@ -14,7 +14,7 @@ use kdc_profiles::{
 
 use super::{
     CommandError,
-    arguments::{InstallArguments, PaceArguments},
+    arguments::{InstallArguments, PaceArguments, cluster_name},
     carry_out::{Wishes, carry_out},
     hosts::{Host, node_name},
     interrupt::until_ctrl_c,
@@ -37,7 +37,7 @@ pub(crate) struct Up {
     #[arg(long = "host", value_name = "HOST")]
     pub(crate) hosts: Vec<String>,
     /// Name of the cluster
-    #[arg(long, default_value = "kdc", value_name = "NAME")]
+    #[arg(long, default_value = "kdc", value_name = "NAME", value_parser = cluster_name)]
     pub(crate) name: String,
     /// Where to keep the cluster file that stands for this cluster [default: ./NAME.cluster.yaml]
     #[arg(long, value_name = "FILE")]
@@ -58,12 +58,12 @@ impl Up {
         let text = until_ctrl_c(|| false, looking).await?;
         let usual = || PathBuf::from(format!("{}.cluster.yaml", self.name));
         let path = self.write_file.clone().unwrap_or_else(usual);
+        let cluster = cluster::parse(&text, &path.display().to_string())
+            .map_err(|problems| CommandError::Load(LoadError::Invalid(problems)))?;
         write_private(&path, text.as_bytes(), 0o644)?;
         let local = if hosts.is_empty() { " --local" } else { "" };
         let path = path.display();
         screen.say(&format!("cluster file: {path}; undo with: kdc-install undo{local} -f {path}"));
-        let cluster = cluster::parse(&text, "the cluster file made for you")
-            .map_err(|problems| CommandError::Load(LoadError::Invalid(problems)))?;
         let site = Site::of(cluster, Path::new("."), hosts.is_empty())?;
         let parallel = site.parallel(self.pace.parallel);
         let wishes = Wishes { arguments: &self.install, parallel, saved: None };
@@ -148,4 +148,37 @@ fn own_address(facts: &Facts) -> Result<IpAddr, Complaint> {
         )
         .hint("give its link an address, or name the host: `--host ADDRESS`")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use kdc_agent::facts::{Address, Known};
+
+    use super::*;
+
+    #[test]
+    fn the_own_address_is_one_that_others_reach_and_having_none_is_said() {
+        let on = |link: &str, address: &str| Address {
+            link: link.to_owned(),
+            address: address.to_owned(),
+            mtu: 1500,
+            mac: String::new(),
+        };
+        let mut facts = crate::plan::samples::facts_of("me", IpAddr::from([10, 0, 0, 1]));
+        facts.addresses = Known::Known(vec![
+            on("lo", "127.0.0.1/8"),
+            on("eth0", "169.254.1.1/16"),
+            on("eth1", "192.0.2.1/24"),
+            on("eth2", "192.0.2.130/25"),
+        ]);
+        assert_eq!(own_address(&facts).unwrap(), IpAddr::from([192, 0, 2, 1]));
+        facts.default_routes = Known::Known(vec!["eth2".to_owned()]);
+        assert_eq!(own_address(&facts).unwrap(), IpAddr::from([192, 0, 2, 130]));
+        for addresses in [vec![], vec![on("lo", "127.0.0.1/8"), on("eth0", "fe80::1/64")]] {
+            facts.addresses = Known::Known(addresses);
+            let complaint = own_address(&facts).unwrap_err();
+            assert_eq!((&*complaint.code, complaint.exit), ("KDC-026", Exit::Refused));
+            assert!(complaint.hint.is_some());
+        }
+    }
 }

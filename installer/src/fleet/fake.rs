@@ -59,6 +59,8 @@ pub(super) struct FakeNode {
     pub(super) distrusts: Cell<bool>,
     /// The disk is full: no piece is kept.
     pub(super) full: Cell<bool>,
+    /// The store takes pieces and does not keep them.
+    pub(super) forgets: Cell<bool>,
     /// Sessions in which the index was offered.
     offered: RefCell<BTreeSet<u64>>,
     holder: RefCell<Option<(u64, String)>>,
@@ -85,6 +87,7 @@ impl FakeNode {
             proof_holds: Cell::new(true),
             distrusts: Cell::default(),
             full: Cell::default(),
+            forgets: Cell::default(),
             offered: RefCell::default(),
             holder: RefCell::default(),
             sessions: Cell::default(),
@@ -450,6 +453,9 @@ impl Hand for FakeHand {
             let size = load.index.blob(&part.blob).expect("in the index").size;
             progress(size);
             self.node.wrote();
+            if self.node.forgets.get() {
+                continue;
+            }
             self.node.store.borrow_mut().insert((part.blob.clone(), 0));
             if !self.node.sent.borrow_mut().insert(part.blob.clone()) {
                 self.node.sent_twice.set(self.node.sent_twice.get() + 1);

@@ -253,6 +253,16 @@ async fn a_worker_that_can_not_be_fed_stays_as_it_was_and_the_others_go_as_far_a
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_that_keeps_nothing_is_told_after_three_rounds() {
+    let site = Site::new(2);
+    site.nodes[1].forgets.set(true);
+    let results = ran(site.install(&Silent).await);
+    let NodeEnd::Unfed(error) = &results[1].end else { panic!("{results:?}") };
+    assert_eq!(error.code(), "KDC-021");
+    assert!(error.hint().is_some_and(|hint| hint.contains("df -h")), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_the_control_plane_can_not_be_fed_no_node_is_changed() {
     let site = Site::new(2);
     site.nodes[0].full.set(true);

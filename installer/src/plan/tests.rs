@@ -201,6 +201,7 @@ fn what_is_missing_is_named_with_what_to_do() {
     let error = attempt(&index, &facts);
     assert!(error.to_string().contains("binary `kubelet`"), "{error}");
     assert!(error.hint().expect("hint").contains("definition"));
+    assert_eq!(crate::command::CommandError::from(error).code(), "KDC-008");
     let mut index = samples::index();
     index.artifacts.retain(|artifact| !artifact.name.contains("etcd"));
     assert!(attempt(&index, &facts).to_string().contains("image `k8s.gcr.io/etcd:`"));

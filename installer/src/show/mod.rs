@@ -108,6 +108,6 @@ fn to_stderr(text: &str) {
 }
 
 /// Both ends are a terminal: the operator can see a question and answer it.
-fn can_ask() -> bool {
+pub(crate) fn can_ask() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }

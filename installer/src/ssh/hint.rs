@@ -61,11 +61,15 @@ impl SshError {
         Some(match self {
             Self::LoginRefused { at, .. } => format!(
                 "add your public key to ~/.ssh/authorized_keys there, or set `ssh.identity`; check \
-                 with `ssh {}`",
-                at.address
+                 with `{}`",
+                by_hand(&at.address)
             ),
             Self::Passphrase { path, .. } => {
                 format!("type the passphrase when asked, or `ssh-add {}` first", path.display())
+            }
+            Self::KeyFile { problem, .. } if !problem.contains("RSA") => {
+                "set `ssh.identity` to an ed25519 or ECDSA key that is there and that you may read"
+                    .to_owned()
             }
             Self::KeyFile { path, .. } => format!(
                 "use an ed25519 or ECDSA key; an RSA key works through the SSH agent (`ssh-add {}`)",
@@ -109,5 +113,30 @@ impl SshError {
             Self::Agent { failure, .. } => return failure.hint.clone(),
             _ => return None,
         })
+    }
+}
+
+/// `user@host:port` as a command line of `ssh`, which takes the port apart.
+fn by_hand(address: &str) -> String {
+    match address.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
+            format!("ssh -p {port} {}", host.replace(['[', ']'], ""))
+        }
+        _ => format!("ssh {address}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn an_address_becomes_a_line_that_ssh_understands() {
+        for (address, line) in [
+            ("root@10.0.0.1", "ssh root@10.0.0.1"),
+            ("root@10.0.0.1:2222", "ssh -p 2222 root@10.0.0.1"),
+            ("root@fd00::1", "ssh root@fd00::1"),
+            ("root@[fd00::1]:2222", "ssh -p 2222 root@fd00::1"),
+        ] {
+            assert_eq!(super::by_hand(address), line);
+        }
     }
 }

@@ -113,7 +113,8 @@ impl Target {
     /// the whole cluster file; those of the node win.
     ///
     /// # Errors
-    /// The settings can't be used (two jump hosts in a row, a jump host that doesn't parse).
+    /// The settings can't be used (two jump hosts in a row, a jump host that doesn't parse, a
+    /// known_hosts file that isn't there).
     pub fn of(
         node: &Node,
         all: &Ssh,
@@ -136,6 +137,11 @@ impl Target {
                 )));
             }
         };
+        if let Some(path) = own.known_hosts.as_ref().map(|path| tilde(path, around))
+            && !path.is_file()
+        {
+            return Err(wrong(format!("`ssh.knownHosts`: there is no file `{}`", path.display())));
+        }
         let jump = match spelled.as_deref() {
             None | Some("none") => None,
             Some(text) => Some(Box::new(jump_reach(text, &own, around).map_err(wrong)?)),
@@ -314,6 +320,19 @@ mod tests {
         let all = Ssh { host_key: Some("SHA256:x".to_owned()), ..Ssh::default() };
         let (reach, _) = resolve("", &all, Ssh::default()).unwrap();
         assert_eq!(reach.trust.pinned, None);
+    }
+
+    #[test]
+    fn a_known_hosts_file_that_is_named_has_to_be_there() {
+        let named = |path: &str| Ssh { known_hosts: Some(path.into()), ..Ssh::default() };
+        let error = resolve("", &named("/none/known_hosts"), Ssh::default()).unwrap_err();
+        assert_eq!(error.code(), "SSH-002");
+        assert!(error.to_string().contains("/none/known_hosts"), "{error}");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("known_hosts").display().to_string();
+        fs_err::write(&path, "").unwrap();
+        let (reach, _) = resolve("", &named(&path), Ssh::default()).unwrap();
+        assert_eq!(reach.trust.known_hosts, [PathBuf::from(path)]);
     }
 
     #[test]

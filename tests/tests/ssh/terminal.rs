@@ -102,6 +102,16 @@ fn a_host_key_that_is_not_confirmed_and_an_undo_that_is_not_meant_change_nothing
 }
 
 #[test]
+fn a_node_that_can_not_be_held_is_named_and_nothing_was_changed() {
+    let server = sshd();
+    let home = Home::of(&server, &identity(&server.path("id"))).knowing(&server);
+    // The fake agent can't be held by anybody.
+    let (code, screen) = home.start(&["undo", "--yes"]).end().unwrap();
+    assert!(code == 3 && screen.contains("error[KDC-013]"), "{code}: {screen}");
+    assert!(screen.contains("node `n1`: ") && screen.contains("use a real one"), "{screen}");
+}
+
+#[test]
 fn a_passphrase_is_asked_for_with_the_key_it_opens() {
     let server = sshd();
     let path = server.path("id").display().to_string();
@@ -166,6 +176,6 @@ fn ctrl_c_at_a_question_ends_at_once_and_leaves_a_terminal_that_shows_typing() {
         terminal.until("stopped; nothing was changed").unwrap();
         assert!(!terminal.hides_typing().unwrap(), "{command:?} leaves a blind terminal");
         let (code, screen) = terminal.end().unwrap();
-        assert_eq!(code, 3, "{command:?}: {screen}");
+        assert!(code == 3 && screen.contains("error[KDC-018]"), "{command:?}: {code}: {screen}");
     }
 }

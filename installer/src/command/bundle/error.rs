@@ -20,6 +20,15 @@ pub enum BundleCommandError {
         #[source]
         source: VerifyError,
     },
+    /// There is no such file to read.
+    #[error("the bundle `{}` can't be opened", path.display())]
+    Unopened {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A public key can't be used.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -76,6 +85,7 @@ impl BundleCommandError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "BDL-001",
+            Self::Unopened { .. } => "BDL-007",
             Self::Key(_) | Self::KeyFolder { .. } => "BDL-002",
             Self::Signing(_) => "BDL-003",
             Self::Definition(_) => "BDL-004",
@@ -94,17 +104,19 @@ impl BundleCommandError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Refused { source, .. } => source.hint(),
-            Self::Key(error) => error.hint(),
+            Self::Unopened { .. } => Some("check the path of the bundle".to_owned()),
+            Self::Key(error) => error.hint().or_else(|| Some("check the path of the key".into())),
             Self::Signing(error) => error.hint(),
             Self::Definition(error) => error.hint(),
             Self::Create(error) => error.hint(),
             Self::NoTerminal { instead } => Some((*instead).to_owned()),
             Self::PasswordOpen { path } => Some(format!("run `chmod 600 {}`", path.display())),
             Self::PasswordsDiffer => Some("type the same password twice".to_owned()),
-            Self::KeyFolder { .. }
-            | Self::Terminal(_)
-            | Self::PasswordFile(_)
-            | Self::PasswordText { .. } => None,
+            Self::KeyFolder { .. } => Some("or name the key: `--key KEY.pub`".to_owned()),
+            Self::PasswordFile(_) | Self::PasswordText { .. } => {
+                Some("check the file that `--password-file` names".to_owned())
+            }
+            Self::Terminal(_) => Some("give `--password-file FILE`".to_owned()),
         }
     }
 
@@ -112,11 +124,11 @@ impl BundleCommandError {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Refused { source: VerifyError::Open { .. }, .. } => Exit::Usage,
             Self::Refused { .. } => Exit::Refused,
             Self::Signing(SigningError::Generate) | Self::Terminal(_) => Exit::Internal,
             Self::Create(CreateError::Write { source: WriteError::Write { .. } }) => Exit::Internal,
-            Self::Key(_)
+            Self::Unopened { .. }
+            | Self::Key(_)
             | Self::KeyFolder { .. }
             | Self::Signing(_)
             | Self::Definition(_)
@@ -141,7 +153,7 @@ mod tests {
     #[test]
     fn every_code_is_documented() {
         let docs = include_str!("../../../../docs/errors.md");
-        for number in 1..=6 {
+        for number in 1..=7 {
             assert!(docs.contains(&format!("| BDL-{number:03} |")), "BDL-{number:03}");
         }
     }

@@ -7,7 +7,7 @@ use kdc_bundles::{
     open::{BundleFile, read_unproved},
 };
 
-use super::{BundleCommandError, load_keys, refused};
+use super::{BundleCommandError, load_keys, open, refused};
 use crate::{
     command::arguments::KeyArguments,
     show::{Screen, plain::render_bytes, table},
@@ -54,6 +54,7 @@ struct Listed<'a> {
 
 impl Inspect {
     pub(super) fn run(&self, screen: &Screen) -> Result<(), BundleCommandError> {
+        drop(open(&self.bundle)?);
         if self.keys.is_empty() {
             let found = read_unproved(&self.bundle).map_err(refused(&self.bundle))?;
             screen

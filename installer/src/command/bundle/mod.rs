@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use kdc_bundles::error::VerifyError;
+
 use crate::show::{Complaint, Look, Screen};
 
 mod create;
@@ -71,7 +73,17 @@ struct SignedBundle<'a> {
 }
 
 /// An error of the format, of that file.
-fn refused(path: &Path) -> impl Fn(kdc_bundles::error::VerifyError) -> BundleCommandError {
+pub(crate) fn refused(path: &Path) -> impl Fn(VerifyError) -> BundleCommandError {
     let path: PathBuf = path.to_owned();
     move |source| BundleCommandError::Refused { path: path.clone(), source }
+}
+
+/// Open a bundle for reading; what is no file is told apart from a bundle that is refused.
+pub(crate) fn open(path: &Path) -> Result<fs_err::File, BundleCommandError> {
+    let wrong = |source| BundleCommandError::Unopened { path: path.to_owned(), source };
+    let file = fs_err::File::open(path).map_err(wrong)?;
+    if file.metadata().map_err(wrong)?.is_dir() {
+        return Err(wrong(std::io::ErrorKind::IsADirectory.into()));
+    }
+    Ok(file)
 }

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use kdc_bundles::{error::VerifyError, verify};
+use kdc_bundles::verify;
 
-use super::{BundleCommandError, SignedBundle, load_keys, progress::Progress, refused};
+use super::{BundleCommandError, SignedBundle, load_keys, open, progress::Progress, refused};
 use crate::{
     command::arguments::KeyArguments,
     show::{Screen, plain::render_bytes},
@@ -30,11 +30,10 @@ pub(super) struct Verify {
 impl Verify {
     pub(super) fn run(&self, screen: &Screen) -> Result<(), BundleCommandError> {
         let keys = load_keys(&self.keys)?;
-        let open = |source| VerifyError::Open { source };
-        let file = fs_err::File::open(&self.bundle).map_err(open);
-        let file = file.map_err(refused(&self.bundle))?;
-        let length = file.metadata().map(|metadata| metadata.len()).map_err(open);
-        let length = length.map_err(refused(&self.bundle))?;
+        let file = open(&self.bundle)?;
+        let length = file.metadata().map(|metadata| metadata.len());
+        let length = length
+            .map_err(|source| BundleCommandError::Unopened { path: self.bundle.clone(), source })?;
         let mut progress = Progress::start(screen, "verifying", length);
         let mut before = 0;
         let proved = verify::verify_with(file, &keys, &mut |read| {
