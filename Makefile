@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 export PATH := $(HOME)/.cargo/bin:$(PATH)
-CARGO_TEST := cargo test --quiet
+RUST := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 LAB ?= demo
 SERVERS ?= 3
 
@@ -35,9 +35,11 @@ test: host setup lint ## Every test that CI runs
 test-deep: host setup ## The long tests as a whole (hours)
 	@tests/test-deep.sh
 
+# A warning fails it with the Rust that Cargo.toml names; a newer one may have lints that nobody here has seen.
 lint: setup ## Format, clippy, house rules
 	@cargo fmt --all --check
-	@cargo clippy --quiet --workspace --all-targets -- -D warnings
+	@cargo clippy --quiet --workspace --all-targets -- \
+	  $$(if cargo clippy --version | grep -qF ' 0.$(RUST)'; then echo -D warnings; fi)
 
 bench: host build ## Speed, as ratios against named peers in the same run
 	@tests/bench.sh

@@ -215,3 +215,60 @@ fn is_same_file(
     let Some(mut file) = host.open(path)? else { return Ok(false) };
     Ok(digest_of(&mut file).is_ok_and(|found| found == *digest))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        host::SystemHost,
+        step::change::{BlobError, BlobSource, Keep, Values},
+        wire::SecretText,
+    };
+
+    /// Nothing sent, nothing provided, nothing kept.
+    struct Nothing;
+
+    impl BlobSource for Nothing {
+        fn open(&self, _: &Digest) -> Result<Box<dyn Read + Send>, BlobError> {
+            panic!("no blob is needed")
+        }
+
+        fn size(&self, _: &Digest) -> Result<u64, BlobError> {
+            panic!("no blob is needed")
+        }
+    }
+
+    impl Values for Nothing {
+        fn get(&self, _: &str) -> Result<Option<SecretText>, HostError> {
+            Ok(None)
+        }
+    }
+
+    impl Keep for Nothing {
+        fn keep(&self, _: &Digest, _: &mut dyn Read) -> Result<(), StepError> {
+            Ok(())
+        }
+
+        fn kept(&self, _: &Digest) -> Result<Box<dyn Read + '_>, StepError> {
+            panic!("what is as before is not written again")
+        }
+    }
+
+    /// A power cut between the half of the new content and its name, then `undo` without a resume.
+    #[test]
+    fn undo_of_a_file_that_was_only_half_written_leaves_nothing_beside_it() {
+        for before in [None, Some("old")] {
+            let root = tempfile::tempdir().unwrap();
+            let host = SystemHost::at(root.path());
+            if let Some(content) = before {
+                fs_err::write(root.path().join("tool"), content).unwrap();
+            }
+            let context = Context::new(&host, &Nothing, &Nothing, &Nothing, &|_| ());
+            let state = look(&context, "/tool").unwrap();
+            fs_err::write(root.path().join(".kdc-tool"), "ne").unwrap();
+            restore(&context, "/tool", &state).unwrap();
+            let left = host.list("/").unwrap().unwrap();
+            assert_eq!(left, before.map(|_| "tool").into_iter().collect::<Vec<_>>());
+        }
+    }
+}
