@@ -31,6 +31,7 @@ packages=(
   jq                # with rsync and build-essential: compiling Kubernetes (tests/kubernetes)
   rsync
   python3           # makes images and definitions
+  zstd              # and archives as upstream's
 )
 export DEBIAN_FRONTEND=noninteractive
 apt=(apt-get -o DPkg::Lock::Timeout=300 -q -y --no-install-recommends --allow-downgrades)

@@ -37,20 +37,30 @@ impl Bundle {
     /// When an input can't be built; the error has the script's last words.
     pub fn of_the_lab() -> Result<Self> {
         static MADE: OnceLock<std::result::Result<Bundle, String>> = OnceLock::new();
-        MADE.get_or_init(|| Self::make().map_err(|error| format!("{error:#}")))
+        let make = || Self::make("lab", definition_of_the_lab()?);
+        MADE.get_or_init(|| make().map_err(|error| format!("{error:#}")))
             .clone()
             .map_err(anyhow::Error::msg)
     }
 
-    fn make() -> Result<Self> {
+    /// The same, with a runtime as upstream releases it: archives and bare programs in place of packages.
+    ///
+    /// # Errors
+    /// As [`Bundle::of_the_lab`].
+    pub fn of_archives() -> Result<Self> {
+        let packages = definition_of_the_lab()?;
+        Self::make("archives", printed("make-archive-inputs.sh", &packages)?)
+    }
+
+    fn make(name: &str, definition: PathBuf) -> Result<Self> {
         let (install, agent) = (built("kdc-install")?, built("kdc-agent")?);
-        let script = checkout().join("tests/kubernetes/make-bundle-inputs.sh");
-        let text = must(&[script.as_os_str(), agent.as_os_str()])?.stdout_text();
-        let definition = PathBuf::from(text.lines().last().context("no definition was printed")?);
         let folder = install.parent().context("a program's folder")?.join("lab-bundle");
         fs_err::create_dir_all(&folder)?;
-        let bundle =
-            Self { file: folder.join("lab.kdc"), key: folder.join("lab.key.pub"), definition };
+        let bundle = Self {
+            file: folder.join(format!("{name}.kdc")),
+            key: folder.join("lab.key.pub"),
+            definition,
+        };
         let _lock = locked(&folder)?;
         let private = folder.join("lab.key");
         if !(private.exists() && bundle.key.exists()) {
@@ -60,11 +70,11 @@ impl Bundle {
             must(&[&[install.as_os_str()], &words[..], &[private.as_os_str()]].concat())?;
         }
         let from = made_from(&[&install, &agent, &bundle.definition, &bundle.key])?;
-        let note = folder.join("made-from");
+        let note = folder.join(format!("{name}.made-from"));
         if bundle.file.exists() && fs_err::read_to_string(&note).is_ok_and(|old| old == from) {
             return Ok(bundle);
         }
-        let fresh = folder.join("lab.kdc.new");
+        let fresh = folder.join(format!("{name}.kdc.new"));
         remove(&fresh)?;
         remove(&note)?;
         let words = [OsStr::new("bundle"), "create".as_ref(), "-f".as_ref()];
@@ -75,6 +85,18 @@ impl Bundle {
         fs_err::write(note, from)?;
         Ok(bundle)
     }
+}
+
+/// The path of the lab's own definition, after building what is missing of its inputs.
+fn definition_of_the_lab() -> Result<PathBuf> {
+    printed("make-bundle-inputs.sh", &built("kdc-agent")?)
+}
+
+/// The path that a script of `tests/kubernetes` prints last.
+fn printed(script: &str, argument: &Path) -> Result<PathBuf> {
+    let script = checkout().join("tests/kubernetes").join(script);
+    let text = must(&[script.as_os_str(), argument.as_os_str()])?.stdout_text();
+    Ok(PathBuf::from(text.lines().last().context("no definition was printed")?))
 }
 
 /// The right to change a folder, given back by the kernel when the file is closed.
@@ -115,7 +137,14 @@ impl Operator {
     /// # Errors
     /// When the bundle can't be made.
     pub fn new(lab: &Lab, profile: &str, servers: &[&dyn Server]) -> Result<Self> {
-        let bundle = Bundle::of_the_lab()?;
+        Self::with(lab, profile, servers, Bundle::of_the_lab()?)
+    }
+
+    /// The same with another bundle.
+    ///
+    /// # Errors
+    /// When the home folder can't be made.
+    pub fn with(lab: &Lab, profile: &str, servers: &[&dyn Server], bundle: Bundle) -> Result<Self> {
         let home = tempfile::Builder::new().prefix("kdc-operator").tempdir()?;
         let operator = Self { home, lab: lab.clone(), bundle };
         let cluster = operator.cluster(profile, servers);

@@ -30,6 +30,7 @@ use crate::{
     facts::{self, Facts, Look, Ours, Ownership},
     host::{Host, SystemHost},
     run,
+    step::BlobSource,
     store::{EmptyShelf, Shelf, Store, StoreError},
     wire::{
         Failure, Hello, Message, PROTOCOL, Reply, Request, RequestBody,
@@ -160,8 +161,11 @@ async fn answer(
 fn answer_blocking(session: &Session, body: RequestBody) -> Result<Reply, Failure> {
     let (host, places): (&dyn Host, _) = (&session.host, &session.places);
     match body {
-        RequestBody::Survey { steps } => {
-            Ok(Reply::Survey { steps: run::survey(&steps, host, &EmptyShelf) })
+        RequestBody::Survey { steps, index } => {
+            // An index that was never kept, as on a fresh node: there is no content to look into.
+            let shelf = index.and_then(|index| session.store.shelf(&index).ok());
+            let blobs: &dyn BlobSource = shelf.as_ref().map_or(&EmptyShelf, |shelf| shelf);
+            Ok(Reply::Survey { steps: run::survey(&steps, host, blobs) })
         }
         RequestBody::Runs => {
             Ok(Reply::Runs { runs: run::list(&places.runs).map_err(ServeError::from)? })

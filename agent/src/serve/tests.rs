@@ -25,7 +25,7 @@ async fn ask(requests: &[RequestBody]) -> (Hello, Vec<(u64, Result<Reply, Failur
 #[tokio::test]
 async fn the_agent_greets_first_and_answers_with_the_id_it_was_given() {
     let (hello, replies) =
-        ask(&[RequestBody::Facts, RequestBody::Survey { steps: Vec::new() }]).await;
+        ask(&[RequestBody::Facts, RequestBody::Survey { steps: Vec::new(), index: None }]).await;
     assert_eq!((hello.oldest, hello.newest), PROTOCOL);
     let (id, Ok(Reply::Facts(facts))) = &replies[0] else { panic!("{replies:?}") };
     assert_eq!((*id, facts.agent_version.as_str()), (1, env!("CARGO_PKG_VERSION")));

@@ -157,7 +157,9 @@ impl Change for InstallPackages<'_> {
             presence(context.host, &self.names())?
         };
         let mut owned = BTreeMap::new();
-        for path in OWNED {
+        // Of other packages these are not the concern: a runtime may come another way.
+        let runtime = self.names().iter().any(|name| name.starts_with("container"));
+        for path in OWNED.iter().filter(|_| runtime) {
             owned.insert((*path).to_owned(), look(context, path)?);
         }
         let mut missing = Vec::new();

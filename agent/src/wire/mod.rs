@@ -86,6 +86,10 @@ pub enum RequestBody {
     Survey {
         /// Steps to judge.
         steps: Vec<PlannedStep>,
+        /// Index whose content in this node's store may be read for it: what an archive unpacks to
+        /// stands only in the archive.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        index: Option<kdc_bundles::index::Digest>,
     },
     /// Take the hold on this node (a file under `/run/kdc`, freed when the session ends). Refused,
     /// naming the holder, while another live session has it.

@@ -103,7 +103,7 @@ async fn ask_ready(site: &Site, links: &[NodeLink<'_>]) -> Vec<Option<Surveyed>>
             .iter()
             .map(|node| wait(&node.name, Condition::NodesReady { nodes: vec![node.name.clone()] })),
     );
-    match links[place].ask(RequestBody::Survey { steps }).await {
+    match links[place].ask(RequestBody::Survey { steps, index: None }).await {
         Ok(Reply::Survey { steps }) if steps.first().is_some_and(|api| api.satisfied) => {
             let mut ready: Vec<_> = steps.into_iter().skip(1).map(Some).collect();
             ready.resize(nodes.len(), None);

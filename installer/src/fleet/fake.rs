@@ -185,7 +185,7 @@ impl FakeNode {
 
     fn answer(&self, session: u64, body: RequestBody) -> Result<Reply, SshError> {
         match body {
-            RequestBody::Survey { steps } => Ok(self.survey(steps)),
+            RequestBody::Survey { steps, .. } => Ok(self.survey(steps)),
             RequestBody::Hold { holder, .. } => {
                 let mut held = self.holder.borrow_mut();
                 match &*held {

@@ -174,7 +174,8 @@ pub async fn survey<D: Door>(
 ) -> Result<Vec<Vec<Surveyed>>, Vec<SshError>> {
     let answers = each(links.iter().zip(plans), parallel, |(link, plan)| async move {
         link.stage(Stage::Surveying);
-        match link.ask(RequestBody::Survey { steps: plan.steps.clone() }).await? {
+        let (steps, index) = (plan.steps.clone(), Some(plan.index.clone()));
+        match link.ask(RequestBody::Survey { steps, index }).await? {
             Reply::Survey { steps } if steps.len() == plan.steps.len() => Ok(steps),
             _ => Err(wrong_answer(link.node(), "survey")),
         }
