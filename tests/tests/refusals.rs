@@ -33,6 +33,7 @@ type Case = (&'static str, fn(&Stage<'_>) -> Result<()>);
 const CASES: &[Case] = &[
     ("a bundle with one byte flipped", flipped_byte),
     ("a changed host key", changed_host_key),
+    ("nobody to ask", nobody_to_ask),
     ("a full disk", full_disk),
     ("a foreign containerd", foreign_containerd),
     ("a foreign docker", foreign_docker),
@@ -196,6 +197,13 @@ fn changed_host_key(stage: &Stage<'_>) -> Result<()> {
         refused(&operator, 3, &["SSH-011", "node2", "SHA256:"])?;
         stage.is_unseen(server)
     })
+}
+
+fn nobody_to_ask(stage: &Stage<'_>) -> Result<()> {
+    let operator = stage.operator()?;
+    let words = operator.with_bundle(&["apply", "--output", "plain", "-vv"]);
+    let said = ["KDC-014", "`apply` asks", "add `--yes`", "logged in", "answered"];
+    refusal(&operator, &words)?.must(2, &said)
 }
 
 fn full_disk(stage: &Stage<'_>) -> Result<()> {

@@ -44,7 +44,7 @@ impl Apply {
         let screen = Arc::new(Screen::new(look, site.cluster.nodes.len(), true));
         let opened = Opened::needed_by("apply", &self.install.bundle, &screen).await?;
         let parallel = site.parallel(self.cluster.pace.parallel);
-        let wishes = Wishes { arguments: &self.install, parallel, saved };
+        let wishes = Wishes { command: "apply", arguments: &self.install, parallel, saved };
         carry_out(&site, &opened, &wishes, &screen).await
     }
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     fleet::{
-        install::{Installed, Job, install},
+        install::{Installed, Job, Stopped, install},
         prove::Promise,
     },
     plan::{self, ClusterPlan, Inputs, PlanError},
@@ -28,6 +28,8 @@ use kdc_bundles::index::Digest;
 
 /// What the command line says about an install.
 pub(crate) struct Wishes<'a> {
+    /// The command's name.
+    pub(crate) command: &'static str,
     pub(crate) arguments: &'a InstallArguments,
     pub(crate) parallel: usize,
     /// A saved plan, which must be what would be planned now.
@@ -64,7 +66,7 @@ impl Work<'_> {
         }
         let agent = self.opened.agent()?;
         let links = links(&site.cluster, site.is_local, &agent, self.screen, self.notebook)?;
-        self.notebook.news(&started("apply", site));
+        self.notebook.news(&started(self.wishes.command, site));
         open_all(&links, parallel, self.screen).await?;
         let plan = self.plan(&links).await?;
         let done = self.install(&links, &plan).await;
@@ -98,7 +100,12 @@ impl Work<'_> {
         let holder = holder();
         let digest = plan.digest().map_err(PlanError::Json).map_err(CommandError::Plan)?;
         let promise = self.promise(plan, &digest);
-        let consent = |steps: usize| self.agree(plan, steps);
+        let nobody = std::cell::Cell::new(false);
+        let consent = |steps: usize| {
+            let agreed = self.agree(plan, steps);
+            nobody.set(agreed.is_none());
+            agreed.unwrap_or(false)
+        };
         let job = Job {
             cluster: &plan.cluster,
             plans: &plans,
@@ -110,6 +117,9 @@ impl Work<'_> {
             consent: &consent,
         };
         let (nodes, proved, failure) = match install(links, job).await {
+            Err(Stopped::Declined) if nobody.get() => {
+                return Err(CommandError::NobodyToAsk { command: self.wishes.command }.into());
+            }
             Err(stopped) => return Err(refuse(stopped, links.len())),
             Ok(Installed::NothingToDo(steps)) => {
                 self.nothing_to_do(plan, &steps);
@@ -151,10 +161,10 @@ impl Work<'_> {
         (!claims.is_empty()).then_some(Promise { by, cluster, image, claims, plan: digest, index })
     }
 
-    /// The operator agrees: beforehand, now, or by not being there to be asked.
-    fn agree(&self, plan: &ClusterPlan, steps: usize) -> bool {
+    /// The operator agrees: beforehand (`--yes`, a saved plan) or now. `None`: nobody can be asked.
+    fn agree(&self, plan: &ClusterPlan, steps: usize) -> Option<bool> {
         if self.wishes.arguments.consent.yes || self.wishes.saved.is_some() {
-            return true;
+            return Some(true);
         }
         let bytes: u64 = plan.nodes.iter().map(|node| node.bytes_to_send).sum();
         let question = format!(
@@ -163,7 +173,7 @@ impl Work<'_> {
             plan.cluster,
             crate::show::plain::render_bytes(bytes)
         );
-        self.screen.confirm(&question).unwrap_or(true)
+        self.screen.confirm(&question)
     }
 
     fn as_wanted(&self, plan: &ClusterPlan, steps: &[usize]) -> Vec<Row> {

@@ -66,7 +66,7 @@ impl Up {
         screen.say(&format!("cluster file: {path}; undo with: kdc-install undo{local} -f {path}"));
         let site = Site::of(cluster, Path::new("."), hosts.is_empty())?;
         let parallel = site.parallel(self.pace.parallel);
-        let wishes = Wishes { arguments: &self.install, parallel, saved: None };
+        let wishes = Wishes { command: "up", arguments: &self.install, parallel, saved: None };
         carry_out(&site, &opened, &wishes, &screen).await
     }
 

@@ -101,13 +101,17 @@ pub(super) async fn dial(
     keyring: &Keyring,
 ) -> Result<Link, SshError> {
     let at = reach.at(node);
+    let through_jump = jump.map(|jump| jump.host.as_str());
+    tracing::info!(node, host = reach.host, port = reach.port, through_jump, "connecting");
     let through = match jump {
         Some(jump) => Some(shared_jump(&at, jump, keyring).await?),
         None => None,
     };
     let judge = Judge::load(&reach.trust, &at, node, &reach.host, reach.port)?;
     let mut link = shake_hands(&at, reach, &judge, through).await?;
+    tracing::debug!(node, "the host key is proved");
     login::login(&mut link, node, reach, keyring, &at).await?;
+    tracing::debug!(node, user = reach.user, "logged in");
     Ok(link)
 }
 

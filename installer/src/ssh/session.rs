@@ -91,6 +91,13 @@ impl Session {
         };
         let staging = Staging { opener: &opener, at: &at, user: &user, keyring };
         let started = stage::start(&staging, agent).await?;
+        tracing::info!(
+            node = target.node(),
+            version = started.hello.agent_version,
+            uploaded = started.uploaded,
+            round_trip_ms = started.round_trip.as_millis(),
+            "the agent answers"
+        );
         let shared = Arc::new(Shared::default());
         let (outgoing, frames) = mpsc::channel(4);
         tokio::spawn(write_frames(started.writer, frames));
@@ -185,6 +192,7 @@ impl Session {
         mut on_event: impl FnMut(Event) + Send,
     ) -> Result<Reply, SshError> {
         let (name, topic, limit) = deadline::manners(&body);
+        let (node, asked) = (self.node.as_str(), std::time::Instant::now());
         let (reply, mut answer) = oneshot::channel();
         let (events, mut stream) = mpsc::channel(EVENTS_WAITING);
         let id = self.enlist(Waiting { reply, topic, events }, name)?;
@@ -218,9 +226,14 @@ impl Session {
                 secs: limit.as_secs(),
             })?,
         };
+        let took_ms = asked.elapsed().as_millis();
         match said {
-            Some(Ok(reply)) => Ok(reply),
+            Some(Ok(reply)) => {
+                tracing::debug!(node, request = name, took_ms, "answered");
+                Ok(reply)
+            }
             Some(Err(failure)) => {
+                tracing::info!(node, request = name, took_ms, code = failure.code, "refused");
                 Err(SshError::Agent { node: self.node.clone(), failure: Box::new(failure) })
             }
             None => Err(self.lost(name)),
