@@ -71,6 +71,7 @@ servers_cpu() {
   local place
   for place in $(jq -r '.cgroups[]' "/run/kdc-lab/$1/state.json"); do
     if [ -e "$place/cpuacct.usage" ]; then awk '{ printf "%.2f", $1 / 1e9 }' "$place/cpuacct.usage"; return; fi
+    if grep -qs '^usage_usec ' "$place/cpu.stat"; then awk '/^usage_usec / { printf "%.2f", $2 / 1e6 }' "$place/cpu.stat"; return; fi
   done
   echo "no CPU accounting for the lab $1" >&2; return 1
 }

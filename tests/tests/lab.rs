@@ -148,7 +148,9 @@ fn containers_can_run_overlay_mounts_and_cgroup_limits() {
     let overlay = "cd /var/lib && mkdir -p t/l t/u t/w t/m && echo x > t/l/f && \
                    mount -t overlay overlay -o lowerdir=t/l,upperdir=t/u,workdir=t/w t/m && cat t/m/f && umount t/m";
     assert_eq!(sh(&server, overlay), "x\n");
-    let limit = "c=/sys/fs/cgroup/memory/t; mkdir $c; echo 20M > $c/memory.limit_in_bytes; \
+    let limit = "c=/sys/fs/cgroup/t limit=memory.max; \
+                 [ ! -d /sys/fs/cgroup/memory ] || c=/sys/fs/cgroup/memory/t limit=memory.limit_in_bytes; \
+                 mkdir $c; echo 20M > $c/$limit; \
                  (echo 0 > $c/cgroup.procs; exec head -c 100000000 /dev/zero | tail -c 90000000 | wc -c); rmdir $c";
     assert_eq!(sh(&server, limit), "0\n", "a process over its cgroup's limit must be killed");
     sh(&server, "test -c /dev/kmsg && test -c /dev/fuse");

@@ -114,6 +114,8 @@ enum Command {
     #[command(name = "_join", hide = true)]
     Join {
         lab: String,
+        #[arg(long)]
+        server: Option<String>,
         #[arg(required = true, last = true)]
         words: Vec<OsString>,
     },
@@ -172,7 +174,9 @@ fn run(command: Command) -> Result<ExitCode> {
             let state = stage_state(&lab)?;
             match boot::enter(&state, state.server(&server)?)? {}
         }
-        Command::Join { lab, words } => match workstation::join(&stage_state(&lab)?, &words)? {},
+        Command::Join { lab, server, words } => {
+            match workstation::join(&stage_state(&lab)?, server.as_deref(), &words)? {}
+        }
         Command::Init { lab, server } => {
             let state = stage_state(&lab)?;
             match boot::init(&state, state.server(&server)?)? {}

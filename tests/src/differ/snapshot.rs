@@ -9,11 +9,13 @@ use super::volatile::{self, begins};
 use super::{Kind, Snapshot};
 use crate::server::Server;
 
+/// The exit status of `timeout` where it had to end its program.
+const TIMED_OUT: i32 = 124;
+
 impl Snapshot {
     /// A server as it is now, once it has booted up.
     pub fn of(server: &dyn Server) -> Result<Self> {
-        // "degraded" is an answer too: failed units are in the snapshot.
-        ask_anyway(server, &["timeout", "120", "systemctl", "is-system-running", "--wait"])?;
+        wait_until_booted(server)?;
         wait_for_addresses(server)?;
         let mut snapshot = Self::default();
         // First, since the walk through /proc/sys sets off an automount there, which is a unit's state.
@@ -172,6 +174,21 @@ impl Snapshot {
     }
 }
 
+/// Any answer but none is one, "degraded" too: failed units are in the snapshot.
+fn wait_until_booted(server: &dyn Server) -> Result<()> {
+    let words = ["timeout", "120", "systemctl", "is-system-running", "--wait"];
+    let output = server.exec(&words)?;
+    let state = output.stdout_text();
+    if output.code == TIMED_OUT || state.trim().is_empty() {
+        bail!(
+            "`{}` hasn't booted up ({}): `systemctl list-jobs` there tells what it waits for",
+            server.name(),
+            if output.code == TIMED_OUT { "waited 120 s".to_owned() } else { output.stderr_text() }
+        );
+    }
+    Ok(())
+}
+
 /// Waits until no IPv6 address is tentative: the kernel adds its route only when nobody else claims it.
 fn wait_for_addresses(server: &dyn Server) -> Result<()> {
     let limit = Instant::now() + Duration::from_secs(10);
@@ -298,6 +315,45 @@ fn rules(text: &str) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::server::Output;
+
+    /// A server that answers every question alike.
+    struct Same(i32, &'static str);
+
+    impl Server for Same {
+        fn name(&self) -> &str {
+            "node1"
+        }
+        fn address(&self) -> std::net::IpAddr {
+            [10, 66, 0, 11].into()
+        }
+        fn host_key(&self) -> &str {
+            ""
+        }
+        fn is_running(&self) -> bool {
+            true
+        }
+        fn exec_with_input(&self, _argv: &[&str], _input: &[u8]) -> Result<Output> {
+            Ok(Output { code: self.0, stdout: self.1.into(), stderr: b"no bus".into() })
+        }
+        fn inflict(&self, _fault: &crate::server::Fault) -> Result<()> {
+            bail!("nothing happens to it")
+        }
+    }
+
+    #[test]
+    fn a_server_that_has_not_booted_up_is_no_base_for_a_comparison() {
+        for (code, said, wanted) in [
+            (0, "running\n", ""),
+            (1, "degraded\n", ""),
+            (124, "", "waited 120 s"),
+            (124, "starting\n", "waited 120 s"),
+            (1, "", "no bus"),
+        ] {
+            let error = wait_until_booted(&Same(code, said)).err().map(|error| error.to_string());
+            assert_eq!(error.is_none(), wanted.is_empty(), "{code} {said}: {error:?}");
+            assert!(error.unwrap_or_default().contains(wanted), "{code} {said}");
+        }
+    }
 
     #[test]
     fn rules_carry_the_chain_they_stand_in() {

@@ -1,8 +1,9 @@
 //! From a process of the host to PID 1 of a light server, in three stages of hidden subcommands.
 //!
-//! 1. [`enter`] joins the server's cgroups and its network namespace, then becomes `unshare`, which makes the other
-//!    namespaces and forks: its child is PID 1 of the new process namespace.
-//! 2. [`init`] is that child. It lays the server's root out of mounts, turns to it, and becomes `/sbin/init`.
+//! 1. [`enter`] joins the supervisor's cgroups and the server's network namespace, then becomes `unshare`, which makes
+//!    other namespaces and forks: its child is PID 1 of the new process namespace.
+//! 2. [`init`] is that child. It moves on to the cgroups that are to be the server's whole tree and makes a namespace
+//!    of them, lays the server's root out of mounts, turns to it, and becomes `/sbin/init`.
 //!
 //! All mounts are made in the server's own mount namespace and vanish with it: a power cut needs no cleaning.
 
@@ -14,11 +15,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
 use nix::unistd::{chdir, pivot_root, sethostname};
 
+use crate::lab::cgroup::{self, Role};
 use crate::lab::state::{ServerState, State};
-use crate::lab::{cgroup, network, personal};
+use crate::lab::{network, personal};
 use crate::program::must;
 
 /// Kernel-wide values that Kubernetes wants to set. A server gets a copy of each, so the host's stay as they are.
@@ -58,20 +61,11 @@ pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/
 
 /// Joins cgroups and network, then becomes `unshare`, which starts [`init`].
 pub fn enter(state: &State, server: &ServerState) -> Result<Infallible> {
-    cgroup::join(&state.cgroups_of(&server.name))?;
+    cgroup::join(&state.cgroups_for(&server.name, Role::Supervisor))?;
     network::enter(&network::file_of(&server.namespace))?;
     let own = std::env::current_exe().context("cannot tell my own path")?;
     let error = Command::new("unshare")
-        .args([
-            "--mount",
-            "--pid",
-            "--fork",
-            "--uts",
-            "--ipc",
-            "--cgroup",
-            "--propagation",
-            "private",
-        ])
+        .args(["--mount", "--pid", "--fork", "--uts", "--ipc", "--propagation", "private"])
         .args(["--kill-child", "--"])
         .arg(own)
         .args(["_init", &state.name, &server.name])
@@ -81,6 +75,8 @@ pub fn enter(state: &State, server: &ServerState) -> Result<Infallible> {
 
 /// Lays out the server's root and becomes its systemd.
 pub fn init(state: &State, server: &ServerState) -> Result<Infallible> {
+    cgroup::join(&state.cgroups_for(&server.name, Role::System))?;
+    unshare(CloneFlags::CLONE_NEWCGROUP).context("cannot make a cgroup namespace")?;
     write_pid(&state.folder, &server.name)?;
     umask(Mode::from_bits_truncate(0o022));
     sethostname(&server.name).context("cannot set the host name")?;
@@ -97,8 +93,10 @@ pub fn init(state: &State, server: &ServerState) -> Result<Infallible> {
     }
     let root = lay_root(state, &disk)?;
     mount_kernel(&root)?;
+    mount_cgroups(&root.join("sys/fs/cgroup"), state.unified)?;
     make_devices(&root)?;
     copy_sysctls(&root)?;
+    hide_the_hosts(&root)?;
     personal::settle(state, server, &root)?;
     turn_to(&root)?;
     let error = Command::new("/sbin/init")
@@ -167,20 +165,27 @@ fn mount_kernel(root: &Path) -> Result<()> {
     let strict = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     attach("proc", &root.join("proc"), "proc", strict | MsFlags::MS_NOEXEC, "")?;
     attach("sysfs", &root.join("sys"), "sysfs", strict | MsFlags::MS_NOEXEC, "")?;
-    let cgroups = root.join("sys/fs/cgroup");
-    attach("tmpfs", &cgroups, "tmpfs", strict | MsFlags::MS_NOEXEC, "mode=755")?;
+    attach("tmpfs", &root.join("run"), "tmpfs", strict, "mode=755")
+}
+
+/// The server's cgroups as its systemd wants to find them: of v2 the tree itself, of v1 a folder of hierarchies.
+fn mount_cgroups(cgroups: &Path, unified: bool) -> Result<()> {
+    let strict = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    if unified {
+        return attach("cgroup2", cgroups, "cgroup2", strict, "");
+    }
+    attach("tmpfs", cgroups, "tmpfs", strict, "mode=755")?;
     for (options, folder) in cgroup::mounts()? {
         let at = cgroups.join(&folder);
         fs_err::create_dir(&at)?;
         let options =
             if options.starts_with("name=") { format!("none,{options}") } else { options };
-        attach("cgroup", &at, "cgroup", strict | MsFlags::MS_NOEXEC, &options)?;
+        attach("cgroup", &at, "cgroup", strict, &options)?;
         for alias in folder.to_string_lossy().split(',').filter(|alias| Path::new(alias) != folder)
         {
             symlink(&folder, cgroups.join(alias))?;
         }
     }
-    attach("tmpfs", &root.join("run"), "tmpfs", strict, "mode=755")?;
     Ok(())
 }
 
@@ -242,6 +247,24 @@ fn copy_sysctls(root: &Path) -> Result<()> {
     // The copies live on in their bindings; the folder itself need not be seen.
     umount2(&copies, MntFlags::MNT_DETACH).context("cannot hide the sysctls' copies")?;
     Ok(fs_err::remove_dir(&copies)?)
+}
+
+/// Hides what a server would take for its own but can't change: the host's modules (its kernel then looks like one that
+/// has all built in, as `up` has loaded what a server needs) and its swap.
+fn hide_the_hosts(root: &Path) -> Result<()> {
+    for (name, keep) in [("modules", 0), ("swaps", 1)] {
+        let at = root.join("proc").join(name);
+        let lines = if at.exists() { fs_err::read_to_string(&at)? } else { continue };
+        if lines.lines().count() > keep {
+            let shown: String = lines.split_inclusive('\n').take(keep).collect();
+            let copy = root.join("run").join(name);
+            fs_err::write(&copy, shown)?;
+            bind(&copy, &at)?;
+            // It lives on in its binding.
+            fs_err::remove_file(&copy)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes `root` the root of this mount namespace and lets go of everything else.

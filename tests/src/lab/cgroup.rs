@@ -1,13 +1,28 @@
-//! Cgroups (v1, and the v2 tree beside it): what a server's systemd sees as its whole tree, and how every process of it is found.
+//! Cgroups: what a server's systemd sees as its whole tree, and how every process of a lab is found.
 //!
 //! A process is put into the lab's cgroups before it does anything, and a server's own cgroup namespace keeps it
 //! below them. So the cgroup is the one true list of what runs: no process id has to be remembered, and none can
 //! be mistaken. Joining a cgroup that `down` has removed fails, so a late starter can't outlive its lab.
+//!
+//! A host has either several hierarchies, one for each controller or two (v1, with an empty v2 tree beside it), or
+//! one for all (v2, Debian 12's default). In v1 a lab is a cgroup in each. In v2 a cgroup either holds processes or
+//! hands controllers down to its children, never both; so a lab lies at the top of the tree, the one place where its
+//! controllers don't depend on whose session made it, and only leaves hold processes:
+//!
+//! ```text
+//! kdc-lab-demo/                 hands every controller down
+//!   workstation/                what the operator runs, and the lab's own short-lived programs
+//!   node1/                      hands every controller down
+//!     supervisor/               `unshare`, the parent of PID 1
+//!     system/                   the root of node1's cgroup namespace: its systemd moves on to init.scope below
+//!       visitor/                what `exec` runs: a process can't enter the tree from outside the namespace
+//! ```
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -18,18 +33,62 @@ const UNIFIED: &str = "unified";
 const HIERARCHIES: &[&str] =
     &["cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "name=systemd"];
 
-/// Where `name` (a lab) lies in every hierarchy: below our own cgroup, so that limits on us hold for it too.
-pub fn places(name: &str) -> Result<Vec<PathBuf>> {
+/// The controllers of v2 that a server's systemd and kubelet use.
+const CONTROLLERS: &[&str] = &["cpu", "cpuset", "io", "memory", "pids"];
+
+/// Where a lab lies.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Places {
+    /// Whether the host has v2 alone.
+    pub unified: bool,
+    /// The lab's cgroup in every hierarchy.
+    pub cgroups: Vec<PathBuf>,
+}
+
+/// Which processes of a server: in v2 each kind has a leaf of its own, in v1 all share the server's cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The parent of PID 1, outside of the server's namespaces.
+    Supervisor,
+    /// PID 1 and what it starts.
+    System,
+    /// What `exec` brings in from outside.
+    Visitor,
+}
+
+impl Role {
+    /// Every role, a parent before its child.
+    pub const ALL: [Self; 3] = [Self::Supervisor, Self::System, Self::Visitor];
+
+    /// Its leaf below the server's cgroup in v2.
+    pub fn leaf(self) -> &'static str {
+        match self {
+            Self::Supervisor => "supervisor",
+            Self::System => "system",
+            Self::Visitor => "system/visitor",
+        }
+    }
+}
+
+/// Where the lab `name` lies. In v1 it is below our own cgroup, so that limits on us hold for it too.
+pub fn places(name: &str) -> Result<Places> {
     let mounts = fs_err::read_to_string("/proc/self/mountinfo")?;
     let own = fs_err::read_to_string("/proc/self/cgroup")?;
-    let found = parse_places(&mounts, &own);
-    if !found.iter().any(|(hierarchy, _)| *hierarchy == "name=systemd") {
-        bail!(
-            "this host has no cgroup v1 hierarchies (no `name=systemd`), which light servers need; boot it with \
-             `systemd.unified_cgroup_hierarchy=0` on the kernel's command line"
-        );
+    choose_places(&mounts, &own, &format!("kdc-lab-{name}"))
+}
+
+fn choose_places(mounts: &str, own: &str, folder: &str) -> Result<Places> {
+    let found = parse_places(mounts, own);
+    if found.iter().any(|(hierarchy, _)| *hierarchy == "name=systemd") {
+        let cgroups = found.into_iter().map(|(_, parent)| parent.join(folder)).collect();
+        return Ok(Places { unified: false, cgroups });
     }
-    Ok(found.into_iter().map(|(_, parent)| parent.join(format!("kdc-lab-{name}"))).collect())
+    let top = mounts
+        .lines()
+        .filter_map(|line| line.split_once(" - cgroup2 "))
+        .find_map(|(left, _)| left.split(' ').nth(4))
+        .context("no cgroup hierarchy is mounted: see `mount -t cgroup,cgroup2`")?;
+    Ok(Places { unified: true, cgroups: vec![Path::new(top).join(folder)] })
 }
 
 /// Own cgroup folder in each known hierarchy, from `/proc/self/mountinfo` and `/proc/self/cgroup`.
@@ -82,13 +141,45 @@ pub fn mounts() -> Result<Vec<(String, PathBuf)>> {
     Ok(found)
 }
 
-/// Makes a cgroup and lets it use every CPU that its parent may.
+/// Makes a cgroup; in v1 it may use every CPU that its parent may, which is so by itself in v2.
 pub fn make(cgroup: &Path) -> Result<()> {
     fs_err::create_dir_all(cgroup)?;
+    if cgroup.join("cgroup.subtree_control").exists() {
+        return Ok(());
+    }
     for file in ["cpuset.cpus", "cpuset.mems"] {
         let parent = cgroup.parent().context("a cgroup has a parent")?.join(file);
         if cgroup.join(file).exists() && parent.exists() {
             fs_err::write(cgroup.join(file), fs_err::read(parent)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// Hands every controller that a cgroup of v2 has down to its children. It must hold no process, unless it is the
+/// top of the host's tree. At the top they stay handed down: another may rely on them by then.
+pub fn delegate(cgroup: &Path) -> Result<()> {
+    let has = fs_err::read_to_string(cgroup.join("cgroup.controllers"))?;
+    let has: Vec<_> = has.split_whitespace().collect();
+    if let Some(lacking) = CONTROLLERS.iter().find(|wanted| !has.contains(wanted)) {
+        bail!(
+            "the cgroup `{}` has no controller `{lacking}`, only {has:?}: a v1 hierarchy holds it, the kernel's command \
+             line disables it (cgroup_disable), or the container we run in was not given it",
+            cgroup.display()
+        );
+    }
+    for controller in has {
+        let file = cgroup.join("cgroup.subtree_control");
+        if let Err(error) = fs_err::write(&file, format!("+{controller}\n")) {
+            let busy = error.raw_os_error() == Some(Errno::EBUSY as i32);
+            let hint = if busy {
+                ", since it holds processes: in a container, give it the host's cgroup namespace \
+                 (`--cgroupns=host`), or move them to a cgroup below first"
+            } else {
+                ""
+            };
+            return Err(anyhow::Error::from(error)
+                .context(format!("`{}` can't hand `{controller}` down{hint}", cgroup.display())));
         }
     }
     Ok(())
@@ -137,15 +228,29 @@ pub fn kill_all(cgroups: &[PathBuf]) -> Result<()> {
             bail!("processes {left:?} don't end after SIGKILL; see /proc/PID/stack");
         }
         thaw(cgroups);
-        for pid in left {
-            // It may have ended since: then there is nothing to do.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        if !kill_as_one(cgroups)? {
+            for pid in left {
+                // It may have ended since: then there is nothing to do.
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
         }
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// A frozen process takes no signal, so what a container froze is thawed first.
+/// Lets the kernel kill these cgroups whole, forks under way included. Says whether it can: v2 from Linux 5.14 on.
+fn kill_as_one(cgroups: &[PathBuf]) -> Result<bool> {
+    let files: Vec<_> = cgroups.iter().map(|cgroup| cgroup.join("cgroup.kill")).collect();
+    if !files.iter().all(|file| file.exists()) {
+        return Ok(false);
+    }
+    for file in files {
+        fs_err::write(file, "1\n")?;
+    }
+    Ok(true)
+}
+
+/// A frozen process of v1 takes no signal, so what a container froze is thawed first.
 fn thaw(cgroups: &[PathBuf]) {
     for cgroup in cgroups {
         let state = cgroup.join("freezer.state");
@@ -194,5 +299,40 @@ mod tests {
             (UNIFIED, "/sys/fs/cgroup/unified"),
         ];
         assert_eq!(found, wanted.map(|(h, p)| (h, PathBuf::from(p))));
+    }
+
+    #[test]
+    fn a_lab_lies_below_its_maker_in_v1_and_at_the_top_of_the_tree_in_v2() {
+        let v2 = "28 24 0:25 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
+        let v1 =
+            "32 29 0:29 / /sys/fs/cgroup/systemd rw shared:3 - cgroup systemd rw,name=systemd\n";
+        let own = "2:name=systemd:/user.slice\n0::/user.slice/user-0.slice/session-3.scope\n";
+        let places = |unified, paths: &[&str]| Places {
+            unified,
+            cgroups: paths.iter().map(PathBuf::from).collect(),
+        };
+        assert_eq!(
+            choose_places(v2, own, "kdc-lab-x").unwrap(),
+            places(true, &["/sys/fs/cgroup/kdc-lab-x"])
+        );
+        assert_eq!(
+            choose_places(v1, own, "kdc-lab-x").unwrap(),
+            places(false, &["/sys/fs/cgroup/systemd/user.slice/kdc-lab-x"])
+        );
+        let none = choose_places("", own, "kdc-lab-x").unwrap_err().to_string();
+        assert!(none.contains("no cgroup hierarchy"), "{none}");
+    }
+
+    #[test]
+    fn a_cgroup_without_a_needed_controller_is_named_before_anything_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let written = folder.path().join("cgroup.subtree_control");
+        fs_err::write(folder.path().join("cgroup.controllers"), "cpu io pids cpuset\n").unwrap();
+        let error = delegate(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("`memory`") && !written.exists(), "{error}");
+        fs_err::write(folder.path().join("cgroup.controllers"), "cpuset cpu io memory pids\n")
+            .unwrap();
+        delegate(folder.path()).unwrap();
+        assert!(written.exists());
     }
 }

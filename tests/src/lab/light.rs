@@ -1,5 +1,6 @@
 //! One light server: started, asked, broken and mended.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -9,8 +10,9 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::lab::cgroup::{self, Role};
 use crate::lab::state::{ServerState, State};
-use crate::lab::{boot, cgroup, network, program_path};
+use crate::lab::{boot, network, program_path};
 use crate::program::{must, run_with_input};
 use crate::server::{Fault, Output, Server};
 
@@ -47,9 +49,7 @@ impl LightServer {
             bail!("`{}` is running", self.own.name);
         }
         self.clear()?;
-        for cgroup in self.cgroups() {
-            cgroup::make(&cgroup)?;
-        }
+        self.make_cgroups()?;
         network::make_link(&self.state, &self.own)?;
         let log = fs_err::File::create(self.console())?.into_parts().0;
         // `setsid --fork` makes it nobody's child, so that it outlives us and leaves no zombie with us.
@@ -125,11 +125,18 @@ impl LightServer {
         Ok(command)
     }
 
-    fn words(&self, argv: &[&str]) -> Result<Vec<String>> {
+    fn words(&self, argv: &[&str]) -> Result<Vec<OsString>> {
         let pid = self.pid()?.to_string();
         let enter = ["nsenter", "-t", &pid, "-m", "-u", "-i", "-n", "-p", "-C", "--"];
         let clean = ["env", "-C", "/", "-i", "HOME=/root", "LANG=C.UTF-8", boot::PATH];
-        Ok([&enter[..], &clean[..], argv].concat().into_iter().map(str::to_owned).collect())
+        let mut words = Vec::new();
+        if self.state.unified {
+            words.push(program_path()?.into());
+            let join = ["_join", "--server", &self.own.name, &self.state.name, "--"];
+            words.extend(join.map(OsString::from));
+        }
+        words.extend([&enter[..], &clean[..], argv].concat().into_iter().map(OsString::from));
+        Ok(words)
     }
 
     /// Where its PID 1 writes to.
@@ -139,6 +146,19 @@ impl LightServer {
 
     fn cgroups(&self) -> Vec<PathBuf> {
         self.state.cgroups_of(&self.own.name)
+    }
+
+    fn make_cgroups(&self) -> Result<()> {
+        for cgroup in self.cgroups() {
+            cgroup::make(&cgroup)?;
+            if self.state.unified {
+                cgroup::delegate(&cgroup)?;
+                for leaf in Role::ALL {
+                    cgroup::make(&cgroup.join(leaf.leaf()))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn clear(&self) -> Result<()> {

@@ -22,13 +22,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::program::must;
+use crate::program::{must, run};
 pub use capture::{Capture, Packet};
 pub use light::LightServer;
 use state::{Hold, LABS, ServerState, State};
 
 /// inotify instances one user may have. The usual 128 is used up by about 20 servers.
 const INOTIFY_INSTANCES: u64 = 8192;
+
+/// Modules of the host's kernel that Kubernetes needs; what its firewall needs besides, the kernel loads when asked.
+const MODULES: &[&str] = &["overlay", "br_netfilter", "nf_conntrack"];
 
 /// Most servers of one lab: the bridge's network is a /24, and servers begin at `.11`.
 const MOST_SERVERS: usize = 200;
@@ -177,6 +180,7 @@ fn claim(wanted: &Wanted, base: PathBuf) -> Result<State> {
             .context("all of 10.66.0.0/16 is taken")?,
     };
     let (name, folder) = (&wanted.name, state::folder_of(&wanted.name));
+    let places = cgroup::places(name)?;
     let servers = (1..=wanted.servers).map(|number| ServerState {
         name: format!("node{number}"),
         address: Ipv4Addr::new(subnet[0], subnet[1], subnet[2], 10 + number as u8),
@@ -193,7 +197,8 @@ fn claim(wanted: &Wanted, base: PathBuf) -> Result<State> {
         namespace: format!("kdc-lab-{name}"),
         base,
         disks: base::cache()?.join("labs").join(name),
-        cgroups: cgroup::places(name)?,
+        cgroups: places.cgroups,
+        unified: places.unified,
         key: folder.join("key"),
         known_hosts: folder.join("known_hosts"),
         ssh_config: folder.join("ssh_config"),
@@ -208,6 +213,7 @@ fn claim(wanted: &Wanted, base: PathBuf) -> Result<State> {
 
 fn make(state: &mut State, progress: &(dyn Fn(&str) + Sync)) -> Result<()> {
     raise_inotify()?;
+    load_modules()?;
     keys::make(state)?;
     for part in 0..state.servers.len() {
         let name = state.servers[part].name.clone();
@@ -216,13 +222,22 @@ fn make(state: &mut State, progress: &(dyn Fn(&str) + Sync)) -> Result<()> {
     }
     keys::write_client_files(state)?;
     state.write()?;
-    for cgroup in state.cgroups.iter().chain(&state.cgroups_of(workstation::PART)) {
-        cgroup::make(cgroup)?;
-    }
+    make_cgroups(state)?;
     network::make_bridge(state)?;
     start_all(state, progress)?;
     state.complete = true;
     state.write()
+}
+
+fn make_cgroups(state: &State) -> Result<()> {
+    for cgroup in &state.cgroups {
+        cgroup::make(cgroup)?;
+        if state.unified {
+            cgroup::delegate(cgroup.parent().context("a lab's cgroup has a parent")?)?;
+            cgroup::delegate(cgroup)?;
+        }
+    }
+    state.cgroups_of(workstation::PART).iter().try_for_each(|cgroup| cgroup::make(cgroup))
 }
 
 /// Starts servers a few at a time: more at once only wait for each other's CPU.
@@ -271,6 +286,24 @@ fn raise_inotify() -> Result<()> {
         fs_err::read_to_string(path)?.trim().parse().context("inotify's limit isn't a number")?;
     if now < INOTIFY_INSTANCES {
         fs_err::write(path, INOTIFY_INSTANCES.to_string())?;
+    }
+    Ok(())
+}
+
+/// Has the host's kernel load what servers can't: they have no modules of its version. Not taken back either.
+fn load_modules() -> Result<()> {
+    let missing = |name: &&&str| !Path::new("/sys/module").join(name).exists();
+    // A kernel that was built without modules has all that it will ever have.
+    if !Path::new("/proc/modules").exists() || !MODULES.iter().any(|name| missing(&name)) {
+        return Ok(());
+    }
+    let said = run(&[&["modprobe", "-a", "--"], MODULES].concat())?;
+    let missing: Vec<_> = MODULES.iter().filter(missing).collect();
+    if !missing.is_empty() && !said.succeeded() {
+        bail!(
+            "the host's kernel can't load {missing:?}, which Kubernetes needs: {}",
+            said.stderr_text().trim()
+        );
     }
     Ok(())
 }

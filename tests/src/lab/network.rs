@@ -74,7 +74,7 @@ pub fn make_link(state: &State, server: &ServerState) -> Result<()> {
     Ok(())
 }
 
-/// Makes a named namespace, by a process in the lab's cgroup: `down` ends it, or its late start fails, where `up` was
+/// Makes a named namespace, by a process in the lab's cgroups: `down` ends it, or its late start fails, where `up` was
 /// killed meanwhile. Nothing else that `up` starts can make what outlives the lab's folder and namespaces.
 fn add(state: &State, namespace: &str) -> Result<()> {
     let program = program_path()?;
@@ -111,30 +111,51 @@ pub fn set_link(state: &State, server: &ServerState, up: bool) -> Result<()> {
     ip(&state.namespace, &["link", "set", &server.link, if up { "up" } else { "down" }])
 }
 
-/// Limits a server's link to a rate in both directions; `None` lifts the limit.
+/// Limits a server's link to a rate in both directions; `None` lifts the limit, where there is one.
 pub fn shape(state: &State, server: &ServerState, rate: Option<&str>) -> Result<()> {
     for (namespace, device) in
         [(&state.namespace, server.link.as_str()), (&server.namespace, "eth0")]
     {
-        match rate {
-            Some(rate) => {
-                let limit = ["rate", rate, "burst", "64kb", "latency", "400ms"];
-                let head =
-                    ["tc", "-n", namespace, "qdisc", "replace", "dev", device, "root", "tbf"];
-                must(&[&head[..], &limit[..]].concat())?;
-            }
-            None if is_shaped(namespace, device)? => {
-                must(&["tc", "-n", namespace, "qdisc", "del", "dev", device, "root"])?;
-            }
-            None => {}
-        }
+        shape_sent(namespace, device, rate)?;
     }
     Ok(())
 }
 
-fn is_shaped(namespace: &str, device: &str) -> Result<bool> {
+/// As [`shape`] for a device whose other end is out of reach, as a machine's is: what comes from it is led through a
+/// device of its own, and limited as it leaves that.
+pub fn shape_tap(namespace: &str, tap: &str, rate: Option<&str>) -> Result<()> {
+    let detour = format!("in-{tap}");
+    shape_sent(namespace, tap, rate)?;
+    let has_detour = run(&["ip", "-n", namespace, "link", "show", "dev", &detour])?.succeeded();
+    if rate.is_none() && has_detour {
+        must(&["tc", "-n", namespace, "qdisc", "del", "dev", tap, "ingress"])?;
+        return ip(namespace, &["link", "del", &detour]);
+    }
+    if rate.is_some() && !has_detour {
+        ip(namespace, &["link", "add", &detour, "type", "ifb"])?;
+        ip(namespace, &["link", "set", &detour, "up"])?;
+        must(&["tc", "-n", namespace, "qdisc", "add", "dev", tap, "ingress"])?;
+        let all = ["protocol", "all", "u32", "match", "u32", "0", "0"];
+        let lead = ["action", "mirred", "egress", "redirect", "dev", &detour];
+        let head = ["tc", "-n", namespace, "filter", "add", "dev", tap, "parent", "ffff:"];
+        must(&[&head[..], &all, &lead].concat())?;
+    }
+    if rate.is_some() { shape_sent(namespace, &detour, rate) } else { Ok(()) }
+}
+
+/// Limits what a device sends.
+fn shape_sent(namespace: &str, device: &str, rate: Option<&str>) -> Result<()> {
     let shown = must(&["tc", "-n", namespace, "qdisc", "show", "dev", device, "root"])?;
-    Ok(shown.stdout_text().contains("tbf"))
+    let is_shaped = shown.stdout_text().contains("tbf");
+    let head = |verb| ["tc", "-n", namespace, "qdisc", verb, "dev", device, "root"];
+    match rate {
+        Some(rate) => {
+            let limit = ["tbf", "rate", rate, "burst", "64kb", "latency", "400ms"];
+            must(&[&head("replace")[..], &limit].concat()).map(drop)
+        }
+        None if is_shaped => must(&head("del")).map(drop),
+        None => Ok(()),
+    }
 }
 
 fn ip(namespace: &str, arguments: &[&str]) -> Result<()> {

@@ -26,6 +26,7 @@ pub(super) fn settle(state: &State, server: &ServerState, root: &Path) -> Result
     put(root, "etc/ssh/ssh_host_ed25519_key", 0o600, &fs_err::read_to_string(&host_key)?)?;
     let public = fs_err::read_to_string(host_key.with_extension("pub"))?;
     put(root, "etc/ssh/ssh_host_ed25519_key.pub", 0o644, &public)?;
+    put_kernel_config(root)?;
     let authorized = fs_err::read_to_string(state.key.with_extension("pub"))?;
     for user in &state.users {
         authorize(root, &user.name, &authorized)?;
@@ -36,6 +37,18 @@ pub(super) fn settle(state: &State, server: &ServerState, root: &Path) -> Result
         }
     }
     Ok(fs_err::write(done, "")?)
+}
+
+/// The kernel's configuration where a real Debian server has it, since kubeadm wants to read it; not where the kernel
+/// itself tells it.
+fn put_kernel_config(root: &Path) -> Result<()> {
+    let release = fs_err::read_to_string("/proc/sys/kernel/osrelease")?;
+    let config = format!("boot/config-{}", release.trim());
+    let hosts = Path::new("/").join(&config);
+    if Path::new("/proc/config.gz").exists() || !hosts.exists() {
+        return Ok(());
+    }
+    put(root, &config, 0o644, &fs_err::read_to_string(hosts)?)
 }
 
 /// Where a server's private host key lies before it is given to the server.

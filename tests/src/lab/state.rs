@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::lab::cgroup::Role;
+
 /// Folder that holds one folder for each lab. Every lab on this host is found here.
 pub const LABS: &str = "/run/kdc-lab";
 
@@ -33,6 +35,9 @@ pub struct State {
     pub disks: PathBuf,
     /// The lab's cgroup in every hierarchy.
     pub cgroups: Vec<PathBuf>,
+    /// Whether the host has cgroup v2 alone: then `cgroups` is one, and only leaves below it hold processes.
+    #[serde(default)]
+    pub unified: bool,
     /// Private key that every user of every server knows.
     pub key: PathBuf,
     /// Every server's host key.
@@ -114,6 +119,15 @@ impl State {
     /// The cgroups of one part of the lab (a server's name, or `workstation`), one a hierarchy.
     pub fn cgroups_of(&self, part: &str) -> Vec<PathBuf> {
         self.cgroups.iter().map(|cgroup| cgroup.join(part)).collect()
+    }
+
+    /// The cgroups that processes of one role of a server are put into.
+    pub fn cgroups_for(&self, server: &str, role: Role) -> Vec<PathBuf> {
+        if self.unified {
+            self.cgroups_of(&format!("{server}/{}", role.leaf()))
+        } else {
+            self.cgroups_of(server)
+        }
     }
 
     /// A server by its name.

@@ -10,8 +10,9 @@ use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
+use crate::lab::cgroup::{self, Role};
 use crate::lab::state::State;
-use crate::lab::{cgroup, network, program_path};
+use crate::lab::{network, program_path};
 use crate::server::Output;
 
 /// The workstation's part of the lab's cgroups.
@@ -38,10 +39,13 @@ pub fn become_program(state: &State, argv: &[OsString]) -> Result<Infallible> {
     Err(error).with_context(|| format!("cannot start `{}`", name.to_string_lossy()))
 }
 
-/// Becomes a program in the lab's cgroup, and nothing more of the lab.
-pub fn join(state: &State, argv: &[OsString]) -> Result<Infallible> {
+/// Becomes a program in the cgroups of the workstation, or of a server's visitors, and nothing more of the lab.
+pub fn join(state: &State, server: Option<&str>, argv: &[OsString]) -> Result<Infallible> {
     let (name, arguments) = argv.split_first().context("no program named")?;
-    cgroup::join(&state.cgroups)?;
+    cgroup::join(&match server {
+        Some(server) => state.cgroups_for(&state.server(server)?.name, Role::Visitor),
+        None => state.cgroups_of(PART),
+    })?;
     let error = Command::new(name).args(arguments).exec();
     Err(error).with_context(|| format!("cannot start `{}`", name.to_string_lossy()))
 }

@@ -14,7 +14,7 @@ mod qemu;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Mutex,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -24,7 +24,11 @@ use anyhow::{Context as _, Result, bail};
 use self::qemu::{Plug, Qemu};
 pub use self::{guest::Guest, qemu::Hardware};
 use crate::{
-    lab::{cgroup, network::BRIDGE, state::State},
+    lab::{
+        cgroup,
+        network::{self, BRIDGE},
+        state::State,
+    },
     program::must,
     server::{Fault, Output, Server},
 };
@@ -97,6 +101,14 @@ impl Machine {
         let wanted = i64::try_from(now.as_secs())? + ahead_secs;
         self.at_console(|guest| guest.must(&["/bin/date", "-s", &format!("@{wanted}")], b""))
             .map(drop)
+    }
+
+    /// Plug in a disk that can only be read, until the power goes: `/dev/disk/by-id/virtio-SERIAL`, within seconds.
+    ///
+    /// # Errors
+    /// When QEMU refuses it.
+    pub fn plug_disk(&self, image: &Path, serial: &str) -> Result<()> {
+        self.qemu.plug_disk(image, serial)
     }
 
     /// Reboot through its own systemd and wait until it answers again.
@@ -244,28 +256,8 @@ impl Server for Machine {
             Fault::Start => self.power_on(None),
             Fault::Cut => self.qemu.set_link(false),
             Fault::Mend => self.qemu.set_link(true),
-            Fault::Shape(rate) => must(&[
-                "tc",
-                "-n",
-                &self.plug.namespace,
-                "qdisc",
-                "replace",
-                "dev",
-                tap,
-                "root",
-                "tbf",
-                "rate",
-                rate,
-                "burst",
-                "64kb",
-                "latency",
-                "400ms",
-            ])
-            .map(drop),
-            Fault::Unshape => {
-                must(&["tc", "-n", &self.plug.namespace, "qdisc", "del", "dev", tap, "root"])
-                    .map(drop)
-            }
+            Fault::Shape(rate) => network::shape_tap(&self.plug.namespace, tap, Some(rate)),
+            Fault::Unshape => network::shape_tap(&self.plug.namespace, tap, None),
             Fault::Fill => self.shell("dd if=/dev/zero of=/filler bs=1M status=none || true; sync"),
             Fault::Unfill => self.shell("rm -f /filler; sync"),
             Fault::ReadOnly => self.shell("mount -o remount,ro /"),

@@ -193,6 +193,20 @@ impl Qemu {
         Ok(())
     }
 
+    /// Plug in a disk (a raw image, never written to) while the machine runs.
+    ///
+    /// # Errors
+    /// With the monitor's words.
+    pub(super) fn plug_disk(&self, image: &Path, serial: &str) -> Result<()> {
+        let mut monitor = Monitor::connect(&self.folder.join("qmp"))?;
+        let file = json!({ "driver": "file", "filename": image, "read-only": true });
+        let node = json!({ "driver": "raw", "node-name": serial, "read-only": true, "file": file });
+        monitor.call("blockdev-add", node)?;
+        let device =
+            json!({ "driver": "virtio-blk-pci", "drive": serial, "id": serial, "serial": serial });
+        monitor.call("device_add", device).map(drop)
+    }
+
     /// Pull the network cable, or plug it in again.
     ///
     /// # Errors
