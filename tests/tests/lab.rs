@@ -27,9 +27,10 @@ fn ssh(lab: &Lab, target: &str, command: &str) -> Output {
 /// Everything on this host that carries a lab's name.
 fn traces(name: &str) -> Vec<String> {
     let mut found = Vec::new();
-    let cgroups =
-        kdc_tests::program::must(&["find", "/sys/fs/cgroup", "-name", &format!("kdc-lab-{name}")])
-            .unwrap();
+    // Labs of others come and go while it looks.
+    let named = format!("kdc-lab-{name}");
+    let look = ["find", "/sys/fs/cgroup", "-ignore_readdir_race", "-name", &named];
+    let cgroups = kdc_tests::program::must(&look).unwrap();
     found.extend(cgroups.stdout_text().lines().map(str::to_owned));
     let spaces = kdc_tests::program::must(&["ip", "netns"]).unwrap().stdout_text();
     found.extend(spaces.lines().filter(|line| line.contains(name)).map(str::to_owned));
