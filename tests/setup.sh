@@ -32,6 +32,14 @@ packages=(
   rsync
   python3           # makes images and definitions
   zstd              # and archives as upstream's
+  docker-registry   # bundles are locked against real peers on loopback: a registry with a login,
+  apache2-utils     # (htpasswd)
+  skopeo            # images pushed into it,
+  apt-utils         # a Debian archive
+  dpkg-dev
+  gpg               # and its signature
+  gpg-agent
+  xz-utils
 )
 export DEBIAN_FRONTEND=noninteractive
 apt=(apt-get -o DPkg::Lock::Timeout=300 -q -y --no-install-recommends --allow-downgrades)

@@ -11,17 +11,21 @@ use kdc_bundles::{
     signing::SigningKey,
     write::{hash_blob, write_file},
 };
-use kdc_profiles::definition::{BundleDefinition, Source};
+use kdc_profiles::{definition::BundleDefinition, lock::BundleLock};
 
 use crate::{
+    cache::Cache,
     content::Content,
-    plan::{Part, Planned, plan},
-    problem::{CreateError, Problem},
+    lock::{check_local, plan_locked},
+    plan::{Part, Planned, Statement, plan},
+    problem::{CreateError, Problem, chain},
 };
 
 /// What takes time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
+    /// Bringing what is elsewhere into the cache.
+    Fetching,
     /// Reading and hashing the inputs.
     Hashing,
     /// Writing the bundle.
@@ -36,6 +40,8 @@ pub trait Observer {
     fn bytes(&mut self, done_bytes: u64);
     /// The pass is over.
     fn finished(&mut self, work: Work);
+    /// Something worth a line happened.
+    fn note(&mut self, _text: &str) {}
 }
 
 /// Tells nobody.
@@ -69,21 +75,68 @@ pub struct Summary {
     pub signer: KeyId,
 }
 
-/// Builds the bundle that `definition` describes; its paths are relative to `folder`. The same
-/// definition, inputs and key give the same bytes. `output` appears whole, or not at all.
+/// Builds the bundle that `definition` describes; its paths are relative to `folder`, and folders in
+/// it are packed into `cache`. The same definition, inputs and key give the same bytes. `output`
+/// appears whole, or not at all.
 ///
 /// # Errors
 /// Every problem with the definition and its inputs at once, or why nothing could be written.
 pub fn create(
     definition: &BundleDefinition,
     folder: &Path,
+    cache: Option<&Cache>,
     output: &Path,
     key: &SigningKey,
     observer: &mut dyn Observer,
 ) -> Result<Summary, CreateError> {
-    let planned = plan(definition, folder)?;
-    let hashed = hash(&planned, observer)?;
-    let index = build_index(definition, &planned, &hashed);
+    let planned = plan(definition, folder, cache)?;
+    let problems = check_local(definition, folder);
+    if !problems.is_empty() {
+        return Err(CreateError::Problems { problems });
+    }
+    let head = Head {
+        name: &definition.name,
+        version: &definition.version,
+        parameters: &definition.parameters,
+    };
+    build(&head, &planned, cache, output, key, observer)
+}
+
+/// Builds the bundle that `lock` names, from the cache and from files below `folder`. The same lock
+/// and key give the same bytes, anywhere and any time. `output` appears whole, or not at all.
+///
+/// # Errors
+/// Everything that is missing or not what the lock says, at once, or why nothing could be written.
+pub fn create_locked(
+    lock: &BundleLock,
+    folder: &Path,
+    cache: &Cache,
+    output: &Path,
+    key: &SigningKey,
+    observer: &mut dyn Observer,
+) -> Result<Summary, CreateError> {
+    let planned = plan_locked(lock, folder, cache)?;
+    let head = Head { name: &lock.name, version: &lock.version, parameters: &lock.parameters };
+    build(&head, &planned, Some(cache), output, key, observer)
+}
+
+/// What the index says of the bundle itself.
+struct Head<'a> {
+    name: &'a str,
+    version: &'a str,
+    parameters: &'a BTreeMap<String, String>,
+}
+
+fn build(
+    head: &Head<'_>,
+    planned: &[Planned],
+    cache: Option<&Cache>,
+    output: &Path,
+    key: &SigningKey,
+    observer: &mut dyn Observer,
+) -> Result<Summary, CreateError> {
+    let hashed = hash(planned, cache, observer)?;
+    let index = build_index(head, planned, &hashed);
     index.check().map_err(|source| CreateError::Index { source })?;
     let contents: BTreeMap<&Digest, &Part> =
         hashed.iter().map(|(_, (blob, part))| (&blob.digest, *part)).collect();
@@ -111,7 +164,8 @@ pub fn create(
 type Hashed<'p> = BTreeMap<&'p Content, (Blob, &'p Part)>;
 
 fn hash<'p>(
-    planned: &'p [Planned<'_>],
+    planned: &'p [Planned],
+    cache: Option<&Cache>,
     observer: &mut dyn Observer,
 ) -> Result<Hashed<'p>, CreateError> {
     let parts = || planned.iter().flat_map(|one| one.parts.iter().map(move |part| (one, part)));
@@ -123,17 +177,16 @@ fn hash<'p>(
             continue;
         }
         let result = match hashed.get(&part.content) {
-            Some((blob, _)) => check_stated(part, blob),
+            Some((blob, _)) => check_stated(part, blob, cache),
             None => hash_part(part, observer).and_then(|blob| {
-                let result = check_stated(part, &blob);
+                let result = check_stated(part, &blob, cache);
                 hashed.insert(&part.content, (blob, part));
                 result
             }),
         };
         if let Err(what) = result {
             failed.insert(&part.content);
-            let artifact = format!("{} `{}`", one.definition.kind, one.definition.name);
-            problems.push(Problem { artifact, what });
+            problems.push(Problem { artifact: one.title(), what });
         }
     }
     observer.finished(Work::Hashing);
@@ -150,22 +203,35 @@ fn hash_part(part: &Part, observer: &mut dyn Observer) -> Result<Blob, String> {
     Err(format!("`{}` changed its size while it was read", part.content.path.display()))
 }
 
-/// A layout names its blobs by digest; what it names so has to have it.
-fn check_stated(part: &Part, blob: &Blob) -> Result<(), String> {
+/// What a layout or a lock names by digest has to have it.
+fn check_stated(part: &Part, blob: &Blob, cache: Option<&Cache>) -> Result<(), String> {
     let path = part.content.path.display();
-    match &part.stated {
-        Some(stated) if *stated != blob.digest => {
-            Err(format!("`{path}` is damaged: it has {}, its name says {stated}", blob.digest))
+    let Some((stated, by)) = part.stated.as_ref().filter(|(stated, _)| *stated != blob.digest)
+    else {
+        return Ok(());
+    };
+    let found = &blob.digest;
+    match by {
+        Statement::Layout => {
+            Err(format!("`{path}` is damaged: it has {found}, its name says {stated}"))
         }
-        _ => Ok(()),
+        Statement::Lock => Err(format!(
+            "`{path}` has {found}, the lock says {stated}; if it was changed on purpose, run \
+             `kdc-install bundle lock`"
+        )),
+        Statement::Cache => {
+            // Thrown away, so that the next run brings it again.
+            let removed = cache.map(|cache| cache.remove(stated));
+            let then = match removed {
+                Some(Err(error)) => format!("it can't be removed: {}", chain(&error)),
+                _ => "it was removed; run the same command again".to_owned(),
+            };
+            Err(format!("`{path}` is damaged: it has {found}, the lock says {stated}; {then}"))
+        }
     }
 }
 
-fn build_index(
-    definition: &BundleDefinition,
-    planned: &[Planned<'_>],
-    hashed: &Hashed<'_>,
-) -> Index {
+fn build_index(head: &Head<'_>, planned: &[Planned], hashed: &Hashed<'_>) -> Index {
     let mut artifacts: Vec<_> = planned.iter().map(|one| build_artifact(one, hashed)).collect();
     artifacts.sort_by(|left, right| {
         let key =
@@ -176,16 +242,16 @@ fn build_index(
         hashed.values().map(|(blob, _)| (&blob.digest, blob)).collect();
     Index {
         version: INDEX_VERSION,
-        name: definition.name.clone(),
-        bundle_version: definition.version.clone(),
+        name: head.name.to_owned(),
+        bundle_version: head.version.to_owned(),
         piece_size: PIECE_SIZE,
-        parameters: definition.parameters.clone(),
+        parameters: head.parameters.clone(),
         artifacts,
         blobs: blobs.into_values().cloned().collect(),
     }
 }
 
-fn build_artifact(one: &Planned<'_>, hashed: &Hashed<'_>) -> Artifact {
+fn build_artifact(one: &Planned, hashed: &Hashed<'_>) -> Artifact {
     let mut blobs: Vec<Digest> = Vec::new();
     for part in &one.parts {
         let digest = &hashed[&part.content].0.digest;
@@ -193,35 +259,17 @@ fn build_artifact(one: &Planned<'_>, hashed: &Hashed<'_>) -> Artifact {
             blobs.push(digest.clone());
         }
     }
-    let definition = one.definition;
     Artifact {
-        name: definition.name.clone(),
+        name: one.name.clone(),
         kind: one.kind,
-        platform: definition.platform.clone(),
-        version: definition.version.clone(),
+        platform: one.platform.clone(),
+        version: one.version.clone(),
         media_type: one.media_type.clone(),
         digest: blobs[0].clone(),
         blobs,
-        roles: definition.roles.clone(),
-        unpack_to: definition.unpack_to.clone(),
-        licence: definition.licence.clone(),
-        source: shown_source(&definition.source),
-    }
-}
-
-/// The source as the definition says it, but never a place on the builder's machine.
-fn shown_source(source: &Source) -> Option<String> {
-    let relative = |path: &Path| {
-        let name = || path.file_name().map(|name| name.to_string_lossy().into_owned());
-        if path.is_absolute() { name() } else { Some(path.display().to_string()) }
-    };
-    match source {
-        Source::Path(path) => relative(path),
-        Source::Oci { layout, reference } => {
-            let layout = relative(layout)?;
-            Some(reference.as_ref().map_or(layout.clone(), |name| format!("{layout}#{name}")))
-        }
-        Source::Url { url, .. } => Some(url.clone()),
-        Source::Registry { image, .. } => Some(image.clone()),
+        roles: one.roles.clone(),
+        unpack_to: one.unpack_to.clone(),
+        licence: one.licence.clone(),
+        source: one.source.clone(),
     }
 }

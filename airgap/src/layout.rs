@@ -8,27 +8,20 @@ use std::{
 use kdc_bundles::index::Digest;
 use serde::Deserialize;
 
-use crate::content::Content;
-
-/// Largest index, manifest or configuration read, 4 MiB, as registries limit them too.
-const MAX_METADATA: u64 = 4 * 1024 * 1024;
-
-/// Indexes inside indexes followed.
-const MAX_DEPTH: usize = 4;
+use crate::{
+    content::Content,
+    oci::{
+        Descriptor, MAX_DEPTH, MAX_METADATA, Manifest, OciIndex, check_platform, choose, image,
+        parse,
+    },
+};
 
 /// Members of a layout's tar read.
 const MAX_MEMBERS: usize = 100_000;
 
 const REFERENCE: &str = "org.opencontainers.image.ref.name";
 
-/// An image as a layout describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Image {
-    /// Media type of the manifest.
-    pub media_type: String,
-    /// Manifest, configuration, layers, each once, in that order.
-    pub blobs: Vec<(Digest, u64)>,
-}
+pub use crate::oci::Image;
 
 /// A layout that is open for reading.
 #[derive(Debug)]
@@ -42,63 +35,6 @@ pub struct Layout {
 struct LayoutFile {
     #[serde(rename = "imageLayoutVersion")]
     version: String,
-}
-
-#[derive(Deserialize)]
-struct OciIndex {
-    manifests: Vec<Descriptor>,
-}
-
-#[derive(Deserialize)]
-struct Manifest {
-    config: Descriptor,
-    layers: Vec<Descriptor>,
-}
-
-#[derive(Deserialize, Clone)]
-#[serde(rename_all = "camelCase")]
-struct Descriptor {
-    #[serde(default)]
-    media_type: String,
-    digest: Digest,
-    size: u64,
-    #[serde(default)]
-    platform: Option<Platform>,
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-}
-
-#[derive(Deserialize, Clone)]
-struct Platform {
-    #[serde(default)]
-    os: String,
-    #[serde(default)]
-    architecture: String,
-    #[serde(default)]
-    variant: Option<String>,
-}
-
-impl Platform {
-    fn text(&self) -> String {
-        let variant = self.variant.as_ref().map(|variant| format!("/{variant}"));
-        format!("{}/{}{}", self.os, self.architecture, variant.unwrap_or_default())
-    }
-
-    /// `linux/arm64` takes any variant; `linux/arm64/v8` only that one.
-    fn fits(&self, wanted: &str) -> bool {
-        wanted == self.text() || wanted == format!("{}/{}", self.os, self.architecture)
-    }
-}
-
-impl Descriptor {
-    fn is_index(&self) -> bool {
-        self.media_type.contains("image.index") || self.media_type.contains("manifest.list")
-    }
-
-    fn is_manifest(&self) -> bool {
-        self.media_type.contains("image.manifest")
-            || self.media_type.contains("distribution.manifest.v2")
-    }
 }
 
 impl Layout {
@@ -173,27 +109,10 @@ impl Layout {
         }
         let manifest: Manifest = parse(&bytes, digest.as_str())?;
         if let Some(wanted) = platform {
-            self.check_platform(&manifest.config, wanted)?;
+            let config = &manifest.config;
+            check_platform(&self.metadata(config)?, &config.digest, wanted)?;
         }
-        let mut blobs: Vec<(Digest, u64)> = Vec::new();
-        let all = [descriptor, &manifest.config].into_iter().chain(&manifest.layers);
-        for part in all {
-            match blobs.iter().find(|(known, _)| *known == part.digest) {
-                None => blobs.push((part.digest.clone(), part.size)),
-                Some((_, size)) if *size == part.size => {}
-                Some(_) => return Err(format!("{} is listed with two sizes", part.digest)),
-            }
-        }
-        Ok(Image { media_type: descriptor.media_type.clone(), blobs })
-    }
-
-    /// What an image says about itself counts, not what an index says about it.
-    fn check_platform(&self, config: &Descriptor, wanted: &str) -> Result<(), String> {
-        let found: Platform = parse(&self.metadata(config)?, config.digest.as_str())?;
-        // Configurations often leave the variant out.
-        let stem: Vec<_> = wanted.splitn(3, '/').take(2).collect();
-        let fits = found.fits(wanted) || (found.variant.is_none() && found.fits(&stem.join("/")));
-        if fits { Ok(()) } else { Err(format!("the image is for {}", found.text())) }
+        image(descriptor, &manifest)
     }
 
     /// The small document that a descriptor points at, proved against it.
@@ -240,33 +159,6 @@ impl Layout {
     pub(crate) fn is_tar(&self) -> bool {
         self.members.is_some()
     }
-}
-
-/// The one entry for `platform`; entries that are not images (attestations) don't count.
-fn choose(entries: Vec<Descriptor>, platform: Option<&str>) -> Result<Descriptor, String> {
-    let image = |entry: &Descriptor| entry.is_index() || entry.is_manifest();
-    let fits = |entry: &Descriptor| match (&entry.platform, platform) {
-        (Some(found), Some(wanted)) => found.fits(wanted),
-        _ => true,
-    };
-    let has: Vec<_> = entries.iter().filter_map(|entry| entry.platform.as_ref()).collect();
-    let has = has.iter().map(|platform| platform.text()).collect::<Vec<_>>().join(", ");
-    let mut found: Vec<_> =
-        entries.into_iter().filter(|entry| image(entry) && fits(entry)).collect();
-    found.dedup_by(|left, right| left.digest == right.digest);
-    let wanted = platform.unwrap_or("any platform");
-    match (found.pop(), found.is_empty()) {
-        (Some(only), true) => Ok(only),
-        (Some(_), false) => Err(format!(
-            "there is more than one image for {wanted}; state `reference` and `platform` (there: \
-             {has})"
-        )),
-        (None, _) => Err(format!("there is no image for {wanted} (there: {has})")),
-    }
-}
-
-fn parse<T: for<'a> Deserialize<'a>>(bytes: &[u8], origin: &str) -> Result<T, String> {
-    serde_json::from_slice(bytes).map_err(|error| format!("{origin} can't be read: {error}"))
 }
 
 fn list_tar(path: &Path) -> Result<BTreeMap<String, Content>, String> {

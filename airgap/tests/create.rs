@@ -81,7 +81,7 @@ impl Inputs {
 
     fn create(&self, artifacts: &str, key: &SigningKey) -> Result<PathBuf, CreateError> {
         let output = self.at("out.bundle");
-        create(&definition(artifacts), self.0.path(), &output, key, &mut Silent)?;
+        create(&definition(artifacts), self.0.path(), None, &output, key, &mut Silent)?;
         Ok(output)
     }
 

@@ -37,10 +37,11 @@ fn creating_and_proving_a_large_bundle_stays_under_64_mib() {
             licence: None,
             source: Source::Path("large".into()),
         }],
+        ..BundleDefinition::default()
     };
     let key = SigningKey::generate().unwrap();
     let output = folder.path().join("large.bundle");
-    create(&definition, folder.path(), &output, &key, &mut Silent).unwrap();
+    create(&definition, folder.path(), None, &output, &key, &mut Silent).unwrap();
     println!("peak after create: {} KiB", peak_kib());
     assert!(peak_kib() < LIMIT_KIB);
     let keys = TrustedKeys::new(vec![key.public()]).unwrap();

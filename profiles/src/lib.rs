@@ -6,12 +6,14 @@
 //! | **profile** | what a cluster is made of: distribution, components, host needs, acceptance. Data |
 //! | **component** | one thing a profile installs |
 //! | **definition** | the short file a bundle is built from |
+//! | **lock** | a definition with every digest resolved |
 //! | **problem** | one mistake in one of these files: line, field, and what would be right |
 
 pub mod cidr;
 pub mod cluster;
 pub mod definition;
 pub mod fields;
+pub mod lock;
 pub mod problem;
 pub mod profile;
 pub mod template;

@@ -156,18 +156,19 @@ pub const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Read a file somebody wrote, bounded.
 pub(crate) fn read_bounded(path: &std::path::Path) -> Result<String, LoadError> {
+    read_at_most(path, MAX_FILE_BYTES)
+}
+
+/// Read a file of at most that many bytes.
+pub(crate) fn read_at_most(path: &std::path::Path, limit_bytes: u64) -> Result<String, LoadError> {
     use std::io::Read;
     let read = |source| LoadError::Read { path: path.to_owned(), source };
     let file = fs_err::OpenOptions::new().read(true).open(path).map_err(read)?;
     let mut text = String::new();
-    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(read)?;
-    if text.len() as u64 > MAX_FILE_BYTES {
+    file.take(limit_bytes + 1).read_to_string(&mut text).map_err(read)?;
+    if text.len() as u64 > limit_bytes {
         let size_bytes = fs_err::metadata(path).map_err(read)?.len();
-        return Err(LoadError::TooLarge {
-            path: path.to_owned(),
-            size_bytes,
-            limit_bytes: MAX_FILE_BYTES,
-        });
+        return Err(LoadError::TooLarge { path: path.to_owned(), size_bytes, limit_bytes });
     }
     Ok(text)
 }

@@ -78,6 +78,7 @@ const COMMANDS: &[&[&str]] = &[
     &["man"],
     &["bundle"],
     &["bundle", "key", "new"],
+    &["bundle", "lock"],
     &["bundle", "create"],
     &["bundle", "verify"],
     &["bundle", "inspect"],

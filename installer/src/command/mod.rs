@@ -115,7 +115,7 @@ pub async fn run(cli: Cli) -> Result<(), Complaint> {
         Command::Status(command) => until_ctrl_c(|| false, command.run(look)).await,
         Command::Undo(command) => command.run(look).await,
         Command::Kubeconfig(command) => until_ctrl_c(|| false, command.run(look)).await,
-        Command::Bundle(command) => command.run(look),
+        Command::Bundle(command) => command.run(look).await,
         Command::Completions(command) => command.run(&Screen::new(look, 0, false)),
         Command::Man(command) => command.run(&Screen::new(look, 0, false)),
     }

@@ -1,11 +1,10 @@
 //! From a definition's text to a proved [`BundleDefinition`].
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, path::Path};
 
-use super::{ArtifactDefinition, BundleDefinition, Source};
+use super::{
+    ArtifactDefinition, BundleDefinition, Source, packages::read_packages, source::read_source,
+};
 use crate::{
     cluster::{read_head_open, read_metadata_name, read_optional},
     fields::{Fields, Place},
@@ -23,7 +22,13 @@ const KINDS: &[(&str, &str)] = &[
     ("archive", "archive"),
 ];
 
-const NODE_ROLES: &[(&str, &str)] = &[("control-plane", "control-plane"), ("worker", "worker")];
+pub(crate) const NODE_ROLES: &[(&str, &str)] =
+    &[("control-plane", "control-plane"), ("worker", "worker")];
+
+/// Whether there are artifacts of that kind.
+pub(crate) fn is_kind(text: &str) -> bool {
+    KINDS.iter().any(|(kind, _)| *kind == text)
+}
 
 /// Read and prove a definition.
 ///
@@ -59,16 +64,21 @@ fn read_file(root: &Place<'_>, problems: &mut Problems) -> Option<BundleDefiniti
     let artifacts = file
         .required(problems, "artifacts", "a list of artifacts")
         .and_then(|place| read_artifacts(&place, problems));
+    let packages = read_optional(file.optional("packages"), problems, read_packages);
+    let ignore_images =
+        read_optional(file.optional("ignoreImages"), problems, |place, p| place.texts(p));
     file.finish(problems);
     Some(BundleDefinition {
         name: name?,
         version: version?,
         parameters: parameters?,
         artifacts: artifacts?,
+        packages: packages?,
+        ignore_images: ignore_images?,
     })
 }
 
-fn required_text(
+pub(crate) fn required_text(
     fields: &mut Fields<'_>,
     name: &'static str,
     expected: &str,
@@ -84,7 +94,7 @@ fn required_text(
 }
 
 /// `Some(None)` when it is absent, `None` when it is there and wrong.
-fn optional_text(
+pub(crate) fn optional_text(
     fields: &mut Fields<'_>,
     name: &'static str,
     problems: &mut Problems,
@@ -98,56 +108,65 @@ fn optional_text(
 fn read_artifacts(place: &Place<'_>, problems: &mut Problems) -> Option<Vec<ArtifactDefinition>> {
     let places = place.list(problems)?;
     let mut seen = BTreeSet::new();
-    let mut artifacts = Vec::with_capacity(places.len());
+    let (mut artifacts, mut whole) = (Vec::with_capacity(places.len()), true);
     for place in &places {
-        let Some(artifact) = read_artifact(place, problems) else { continue };
-        let id = (artifact.kind.clone(), artifact.name.clone(), artifact.platform.clone());
-        if !seen.insert(id) {
-            let what = format!("{} `{}` stands here a second time", artifact.kind, artifact.name);
-            place.wrong(problems, what, "each kind, name and platform once");
+        let Some(each) = read_artifact(place, problems) else {
+            whole = false;
+            continue;
+        };
+        for artifact in each {
+            let id = (artifact.kind.clone(), artifact.name.clone(), artifact.platform.clone());
+            if !seen.insert(id) {
+                let what =
+                    format!("{} `{}` stands here a second time", artifact.kind, artifact.name);
+                place.wrong(problems, what, "each kind, name and platform once");
+            }
+            artifacts.push(artifact);
         }
-        artifacts.push(artifact);
     }
-    (artifacts.len() == places.len()).then_some(artifacts)
+    whole.then_some(artifacts)
 }
 
-fn read_artifact(place: &Place<'_>, problems: &mut Problems) -> Option<ArtifactDefinition> {
+/// One artifact; one for each of its platforms.
+fn read_artifact(place: &Place<'_>, problems: &mut Problems) -> Option<Vec<ArtifactDefinition>> {
     let mut fields = place.fields(problems)?;
     let name =
         required_text(&mut fields, "name", "a name; for images the full reference", problems);
     let kind = fields
         .required(problems, "kind", "what it is, e.g. `image`")
         .and_then(|place| place.one_of(problems, KINDS));
-    let platform = match fields.optional("platform") {
-        Some(place) => read_platform(&place, problems).map(Some),
-        None => Some(None),
-    };
+    let platforms = read_platforms(place, &mut fields, problems);
     let version = optional_text(&mut fields, "version", problems);
-    let roles = read_optional(fields.optional("roles"), problems, |place, problems| {
-        let places = place.list(problems)?;
-        let roles: Vec<_> = places.iter().map(|place| place.one_of(problems, NODE_ROLES)).collect();
-        roles.into_iter().map(|role| role.map(str::to_owned)).collect()
-    });
+    let roles = read_optional(fields.optional("roles"), problems, read_roles);
     let unpack_to = read_unpack_to(&mut fields, place, kind, problems);
     let licence = optional_text(&mut fields, "licence", problems);
     let source = fields
-        .required(problems, "source", "one of `path`, `oci`, `url`, `registry`")
+        .required(problems, "source", "one of `path`, `folder`, `oci`, `url`, `registry`, `helm`")
         .and_then(|place| read_source(&place, kind, problems));
     fields.finish(problems);
-    Some(ArtifactDefinition {
+    let (platforms, source) = (platforms?, source?);
+    let stated = matches!(&source, Source::Url { digest: Some(_), .. });
+    if stated && platforms.len() > 1 {
+        let what = "one digest can't be that of several platforms";
+        place.wrong(problems, what, "an artifact for each platform, or no `digest`");
+        return None;
+    }
+    let artifact = ArtifactDefinition {
         name: name?,
         kind: kind?.to_owned(),
-        platform: platform?,
+        platform: None,
         version: version?,
         roles: roles?,
         unpack_to: unpack_to?,
         licence: licence?,
-        source: source?,
-    })
+        source,
+    };
+    let each = platforms.into_iter().map(|platform| artifact.for_platform(platform));
+    Some(each.collect())
 }
 
 /// `Some(None)` when it is rightly absent, `None` when it is wrong. Without a kind nothing is known.
-fn read_unpack_to(
+pub(crate) fn read_unpack_to(
     fields: &mut Fields<'_>,
     artifact: &Place<'_>,
     kind: Option<&str>,
@@ -178,7 +197,41 @@ fn read_unpack_to(
     good.then(|| Some(text.to_owned()))
 }
 
-fn read_platform(place: &Place<'_>, problems: &mut Problems) -> Option<String> {
+/// `platform`, `platforms`, or none of them: any.
+fn read_platforms(
+    artifact: &Place<'_>,
+    fields: &mut Fields<'_>,
+    problems: &mut Problems,
+) -> Option<Vec<Option<String>>> {
+    let (one, several) = (fields.optional("platform"), fields.optional("platforms"));
+    match (one, several) {
+        (None, None) => Some(vec![None]),
+        (Some(place), None) => read_platform(&place, problems).map(|one| vec![Some(one)]),
+        (None, Some(place)) => {
+            let places = place.list(problems)?;
+            if places.is_empty() {
+                place.wrong(problems, "this is empty", "e.g. `[linux/amd64, linux/arm64]`");
+                return None;
+            }
+            let each: Vec<_> = places.iter().map(|one| read_platform(one, problems)).collect();
+            each.into_iter().map(|one| one.map(Some)).collect()
+        }
+        (Some(_), Some(_)) => {
+            let what = "`platform` and `platforms` both stand here";
+            artifact.wrong(problems, what, "one of them");
+            None
+        }
+    }
+}
+
+/// Roles of nodes.
+pub(super) fn read_roles(place: &Place<'_>, problems: &mut Problems) -> Option<Vec<String>> {
+    let places = place.list(problems)?;
+    let roles: Vec<_> = places.iter().map(|place| place.one_of(problems, NODE_ROLES)).collect();
+    roles.into_iter().map(|role| role.map(str::to_owned)).collect()
+}
+
+pub(crate) fn read_platform(place: &Place<'_>, problems: &mut Problems) -> Option<String> {
     let text = place.text(problems)?;
     let good = text.split_once('/').is_some_and(|(system, machine)| {
         let word =
@@ -187,65 +240,6 @@ fn read_platform(place: &Place<'_>, problems: &mut Problems) -> Option<String> {
     });
     if !good {
         place.wrong(problems, format!("`{text}` is not a platform"), "e.g. `linux/amd64`");
-    }
-    good.then(|| text.to_owned())
-}
-
-fn read_source(place: &Place<'_>, kind: Option<&str>, problems: &mut Problems) -> Option<Source> {
-    let mut fields = place.fields(problems)?;
-    let path = fields.optional("path");
-    let oci = fields.optional("oci");
-    let url = fields.optional("url");
-    let registry = fields.optional("registry");
-    fields.finish(problems);
-    let given = [&path, &oci, &url, &registry].iter().filter(|field| field.is_some()).count();
-    if given != 1 {
-        let what = format!("{given} sources stand here");
-        place.wrong(problems, what, "exactly one of `path`, `oci`, `url`, `registry`");
-        return None;
-    }
-    let is_image = kind == Some("image");
-    let fits = if is_image { oci.is_some() || registry.is_some() } else { registry.is_none() };
-    if kind.is_some() && !fits {
-        let expected = if is_image { "`oci` or `registry`" } else { "`path`, `oci` or `url`" };
-        place.wrong(problems, "this kind of artifact can't come from there", expected);
-        return None;
-    }
-    if let Some(place) = path {
-        return Some(Source::Path(PathBuf::from(place.text(problems)?)));
-    }
-    if let Some(place) = oci {
-        let mut fields = place.fields(problems)?;
-        let layout = required_text(&mut fields, "layout", "a folder or tar", problems);
-        let reference = optional_text(&mut fields, "reference", problems);
-        fields.finish(problems);
-        return Some(Source::Oci { layout: layout?.into(), reference: reference? });
-    }
-    let (place, name) = match (url, registry) {
-        (Some(place), _) => (place, "url"),
-        (None, place) => (place?, "image"),
-    };
-    let mut fields = place.fields(problems)?;
-    let text = required_text(&mut fields, name, "an address", problems);
-    let digest = match fields.optional("digest") {
-        Some(place) => read_digest(&place, problems).map(Some),
-        None => Some(None),
-    };
-    fields.finish(problems);
-    Some(match name {
-        "url" => Source::Url { url: text?, digest: digest? },
-        _ => Source::Registry { image: text?, digest: digest? },
-    })
-}
-
-fn read_digest(place: &Place<'_>, problems: &mut Problems) -> Option<String> {
-    let text = place.text(problems)?;
-    let good = text.strip_prefix("sha256:").is_some_and(|hex| {
-        hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    });
-    if !good {
-        let expected = "`sha256:` and 64 lower-case hex digits, or no `digest` (unresolved)";
-        place.wrong(problems, format!("`{text}` is not a digest"), expected);
     }
     good.then(|| text.to_owned())
 }

@@ -2,17 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
-use kdc_airgap::{Observer, Summary, Work};
+use kdc_airgap::Summary;
 use kdc_bundles::signing::{self, SigningKey};
 
-use super::{BundleCommandError, SignedBundle, password, progress::Progress};
+use super::{
+    BundleCommandError, SignedBundle,
+    fetching::{FetchArguments, Shown},
+    lock::load_lock,
+    password,
+};
 use crate::show::{Screen, plain::render_bytes};
 
-/// Make a signed bundle from a definition and local files
+/// Make a signed bundle from a definition and its lock
 ///
-/// Takes files (`source.path`) and images from OCI layouts (`source.oci`); nothing is fetched. Every
-/// problem is shown at once. The bundle appears whole or not at all, and the same inputs and key
-/// give the same bytes.
+/// What the lock names (`bundle lock`) and the cache lacks is fetched, and proved by its digest. A
+/// definition of local files, folders and OCI layouts needs no lock. Every problem is shown at once.
+/// The bundle appears whole or not at all; the same lock and key give the same bytes.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:\n  \
     kdc-install bundle create -f bundle.yaml -o kdc.bundle --key site.key\n  \
@@ -31,15 +36,25 @@ pub(super) struct Create {
     /// Take the key's password from this file: one line, readable only by you
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
+    #[command(flatten)]
+    fetching: FetchArguments,
 }
 
 impl Create {
-    pub(super) fn run(&self, screen: &Screen) -> Result<(), BundleCommandError> {
+    pub(super) async fn run(&self, screen: &Screen) -> Result<(), BundleCommandError> {
         let definition = kdc_profiles::definition::load(&self.file)?;
+        let lock = load_lock(&self.file, &definition)?;
         let key = self.load_key()?;
         let folder = self.file.parent().unwrap_or(Path::new(""));
-        let mut shown = Shown { screen, pass: None };
-        let summary = kdc_airgap::create(&definition, folder, &self.save, &key, &mut shown)?;
+        let fetcher = self.fetching.fetcher()?;
+        let (cache, save, mut shown) = (fetcher.cache(), &self.save, Shown::new(screen));
+        let summary = match &lock {
+            Some(lock) => {
+                kdc_airgap::lock::fetch(&fetcher, lock, &mut shown).await?;
+                kdc_airgap::create_locked(lock, folder, cache, save, &key, &mut shown)?
+            }
+            None => kdc_airgap::create(&definition, folder, Some(cache), save, &key, &mut shown)?,
+        };
         self.show(screen, &summary);
         Ok(())
     }
@@ -80,33 +95,5 @@ impl Create {
                 created.key
             )
         });
-    }
-}
-
-/// Shows the passes.
-struct Shown<'s> {
-    screen: &'s Screen,
-    pass: Option<Progress<'s>>,
-}
-
-impl Observer for Shown<'_> {
-    fn started(&mut self, work: Work, total_bytes: u64) {
-        let word = match work {
-            Work::Hashing => "hashing",
-            Work::Writing => "writing",
-        };
-        self.pass = Some(Progress::start(self.screen, word, total_bytes));
-    }
-
-    fn bytes(&mut self, done_bytes: u64) {
-        if let Some(pass) = &mut self.pass {
-            pass.add(done_bytes);
-        }
-    }
-
-    fn finished(&mut self, _: Work) {
-        if let Some(pass) = self.pass.take() {
-            pass.finish();
-        }
     }
 }

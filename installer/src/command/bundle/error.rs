@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use kdc_airgap::CreateError;
+use kdc_airgap::{CreateError, FetchError, LockError, cache::CacheError};
 use kdc_bundles::{error::VerifyError, keys::KeyError, signing::SigningError, write::WriteError};
 use kdc_profiles::problem::LoadError;
 
@@ -50,6 +50,24 @@ pub enum BundleCommandError {
     /// The bundle can't be created.
     #[error(transparent)]
     Create(#[from] CreateError),
+    /// The definition can't be locked, or what its lock names can't be had.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// Nothing can be fetched at all.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// The cache can't be used.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// The lock can't be written.
+    #[error("the lock `{}` can't be written", path.display())]
+    WriteLock {
+        /// The lock.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// Nobody can be asked for a password.
     #[error("a password is needed and there is no terminal to ask on")]
     NoTerminal {
@@ -96,6 +114,8 @@ impl BundleCommandError {
             | Self::PasswordText { .. }
             | Self::PasswordOpen { .. }
             | Self::PasswordsDiffer => "BDL-006",
+            Self::Lock(_) | Self::WriteLock { .. } => "BDL-008",
+            Self::Fetch(_) | Self::Cache(_) => "BDL-009",
         }
     }
 
@@ -109,6 +129,9 @@ impl BundleCommandError {
             Self::Signing(error) => error.hint(),
             Self::Definition(error) => error.hint(),
             Self::Create(error) => error.hint(),
+            Self::Lock(error) => error.hint(),
+            Self::Fetch(error) => error.hint(),
+            Self::Cache(error) => error.hint(),
             Self::NoTerminal { instead } => Some((*instead).to_owned()),
             Self::PasswordOpen { path } => Some(format!("run `chmod 600 {}`", path.display())),
             Self::PasswordsDiffer => Some("type the same password twice".to_owned()),
@@ -117,6 +140,9 @@ impl BundleCommandError {
                 Some("check the file that `--password-file` names".to_owned())
             }
             Self::Terminal(_) => Some("give `--password-file FILE`".to_owned()),
+            Self::WriteLock { .. } => {
+                Some("check the free space and the rights of the definition's folder".to_owned())
+            }
         }
     }
 
@@ -133,6 +159,10 @@ impl BundleCommandError {
             | Self::Signing(_)
             | Self::Definition(_)
             | Self::Create(_)
+            | Self::Lock(_)
+            | Self::Fetch(_)
+            | Self::Cache(_)
+            | Self::WriteLock { .. }
             | Self::NoTerminal { .. }
             | Self::PasswordFile(_)
             | Self::PasswordText { .. }
@@ -153,7 +183,7 @@ mod tests {
     #[test]
     fn every_code_is_documented() {
         let docs = include_str!("../../../../docs/errors.md");
-        for number in 1..=7 {
+        for number in 1..=9 {
             assert!(docs.contains(&format!("| BDL-{number:03} |")), "BDL-{number:03}");
         }
     }

@@ -8,9 +8,11 @@ use crate::show::{Complaint, Look, Screen};
 
 mod create;
 mod error;
+mod fetching;
 mod inspect;
 mod key;
 mod keys;
+mod lock;
 mod password;
 mod progress;
 mod verify;
@@ -26,6 +28,7 @@ pub(crate) use self::keys::load_keys;
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:\n  \
     kdc-install bundle key new -o site.key\n  \
+    kdc-install bundle lock -f bundle.yaml\n  \
     kdc-install bundle create -f bundle.yaml -o kdc.bundle --key site.key\n  \
     kdc-install bundle verify kdc.bundle --key site.key.pub\n  \
     kdc-install bundle inspect kdc.bundle")]
@@ -37,17 +40,19 @@ pub(crate) struct BundleCommand {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     Key(key::KeyCommand),
+    Lock(lock::Lock),
     Create(create::Create),
     Verify(verify::Verify),
     Inspect(inspect::Inspect),
 }
 
 impl BundleCommand {
-    pub(crate) fn run(&self, look: Look) -> Result<(), Complaint> {
+    pub(crate) async fn run(&self, look: Look) -> Result<(), Complaint> {
         let screen = Screen::new(look, 0, false);
         let result = match &self.action {
             Action::Key(command) => command.run(&screen),
-            Action::Create(command) => command.run(&screen),
+            Action::Lock(command) => command.run(&screen).await,
+            Action::Create(command) => command.run(&screen).await,
             Action::Verify(command) => command.run(&screen),
             Action::Inspect(command) => command.run(&screen),
         };
