@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use kdc_tests::lab::state::{State, Sudo};
-use kdc_tests::lab::{Lab, base, workstation};
+use kdc_tests::lab::{Lab, base, cgroup, workstation};
 use kdc_tests::server::{Fault, Output, Server};
 use kit::{TestLab, sh};
 
@@ -179,6 +179,24 @@ fn two_labs_stand_side_by_side_and_down_leaves_nothing() {
     assert_eq!(ssh(&two, "node1", "hostname").stdout_text(), "node1\n", "the other lab must stay");
     drop(two);
     assert_gone(&names[1], "after down");
+}
+
+#[test]
+fn a_process_that_joins_late_does_not_outlive_its_cgroup() {
+    let places = cgroup::places(&format!("late-{}", std::process::id())).unwrap();
+    for folder in &places.cgroups {
+        cgroup::make(folder).unwrap();
+    }
+    cgroup::kill_all(&places.cgroups).unwrap();
+    let mut late = Command::new("sleep").arg("1000").spawn().unwrap();
+    for folder in &places.cgroups {
+        fs_err::write(folder.join("cgroup.procs"), format!("{}\n", late.id())).unwrap();
+    }
+    let removed = cgroup::remove(&places.cgroups);
+    late.kill().unwrap();
+    late.wait().unwrap();
+    removed.unwrap();
+    assert!(places.cgroups.iter().all(|folder| !folder.exists()));
 }
 
 #[test]

@@ -262,17 +262,20 @@ fn thaw(cgroups: &[PathBuf]) {
     }
 }
 
-/// Removes cgroups without processes, from the leaves up.
+/// Removes cgroups, from the leaves up. What joined one since all was killed is killed too: from then on none can.
 pub fn remove(cgroups: &[PathBuf]) -> Result<()> {
     for cgroup in cgroups {
         remove(&children(cgroup))?;
-        let limit = Instant::now() + Duration::from_secs(5);
+        let limit = Instant::now() + Duration::from_secs(30);
         loop {
             match fs_err::remove_dir(cgroup) {
                 Ok(()) => break,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => break,
                 // The kernel lets go of a cgroup a moment after its last process.
-                Err(_) if Instant::now() < limit => std::thread::sleep(Duration::from_millis(10)),
+                Err(_) if Instant::now() < limit => {
+                    kill_all(std::slice::from_ref(cgroup))?;
+                    std::thread::sleep(Duration::from_millis(10));
+                }
                 Err(error) => return Err(error.into()),
             }
         }
