@@ -5,6 +5,7 @@ use std::{
     io::{Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use base64::Engine as _;
@@ -16,6 +17,9 @@ const MAX_CONFIG: u64 = 1024 * 1024;
 
 /// Most that a credential helper may say.
 const MAX_ANSWER: u64 = 64 * 1024;
+
+/// How long a credential helper may take; it may ask the user.
+const HELPER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How to say who we are. Never shown.
 #[derive(Clone)]
@@ -143,16 +147,19 @@ fn read_auth(auth: &Auth) -> Result<Option<Login>, String> {
     Ok(Some(Login::Password { user: user.to_owned(), password }))
 }
 
-/// Asks `docker-credential-NAME`, which keeps logins in the system's keyring. The registry's name
-/// goes in and the login comes out over pipes.
+/// Asks `docker-credential-NAME`, which keeps logins in the system's keyring.
 fn ask_helper(name: &str, registry: &str) -> Result<Option<Login>, String> {
-    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
-    {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if !name.bytes().all(good) {
         return Err("a credential helper has a name that is none".to_owned());
     }
-    let program = format!("docker-credential-{name}");
+    ask_program(&format!("docker-credential-{name}"), registry, HELPER_PATIENCE)
+}
+
+/// The registry's name goes in and the login comes out, over pipes.
+fn ask_program(program: &str, registry: &str, patience: Duration) -> Result<Option<Login>, String> {
     let failed = |error: std::io::Error| format!("`{program}` can't be asked: {error}");
-    let mut child = Command::new(&program)
+    let mut child = Command::new(program)
         .arg("get")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -160,12 +167,22 @@ fn ask_helper(name: &str, registry: &str) -> Result<Option<Login>, String> {
         .spawn()
         .map_err(failed)?;
     if let Some(mut input) = child.stdin.take() {
-        input.write_all(registry.as_bytes()).map_err(failed)?;
+        // One that doesn't read closes the pipe; its answer tells the rest.
+        let _ = input.write_all(registry.as_bytes());
     }
-    let mut answer = Zeroizing::new(Vec::new());
-    if let Some(output) = child.stdout.take() {
-        output.take(MAX_ANSWER).read_to_end(&mut answer).map_err(failed)?;
-    }
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let output = child.stdout.take();
+    std::thread::spawn(move || {
+        let mut answer = Zeroizing::new(Vec::new());
+        let read = output.map(|output| output.take(MAX_ANSWER).read_to_end(&mut answer));
+        // Nobody waits any more after a timeout.
+        let _ = sender.send(read.transpose().map(|_| answer));
+    });
+    let Ok(answer) = receiver.recv_timeout(patience) else {
+        child.kill().and_then(|()| child.wait()).map_err(failed)?;
+        return Err(format!("`{program}` gave no answer in {} s", patience.as_secs_f32()));
+    };
+    let answer = answer.map_err(failed)?;
     // A helper that has no login for it says so and fails: then we ask without one.
     if !child.wait().map_err(failed)?.success() {
         return Ok(None);
@@ -220,5 +237,31 @@ mod tests {
         fs_err::write(&path, r#"{"auths": {"x": {"auth": "c2VjcmV0"}}}"#).unwrap();
         let error = find(Some(&path), "x", "y").unwrap_err();
         assert!(error.contains("base64") && !error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn a_credential_helper_is_asked_over_pipes_and_not_for_ever() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let ask = |name: &str, script: &str| {
+            let path = folder.path().join(name);
+            fs_err::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            let mode = std::fs::Permissions::from_mode(0o755);
+            fs_err::set_permissions(&path, mode).unwrap();
+            ask_program(&path.display().to_string(), "x.example", Duration::from_millis(800))
+        };
+        let script = r#"read registry; echo "{\"Username\": \"$1\", \"Secret\": \"$registry\"}""#;
+        match ask("good", script).unwrap() {
+            Some(Login::Password { user, password }) => {
+                assert_eq!((user.as_str(), password.as_str()), ("get", "x.example"));
+            }
+            other => panic!("{other:?}"),
+        }
+        let token = r#"echo '{"Username": "<token>", "Secret": "t"}'"#;
+        assert!(matches!(ask("token", token).unwrap(), Some(Login::Identity(_))));
+        assert!(ask("none", "echo credentials not found; exit 1").unwrap().is_none());
+        assert!(ask("odd", "echo s3cret").unwrap_err().contains("can't be read"));
+        assert!(ask("slow", "exec sleep 30").unwrap_err().contains("no answer"));
+        assert!(ask_helper("../evil", "x").unwrap_err().contains("name that is none"));
     }
 }

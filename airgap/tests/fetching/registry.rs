@@ -346,3 +346,37 @@ fn a_token_is_fetched_from_where_the_registry_sends_us_and_kept_from_other_hosts
     );
     assert!(asked[0].head.contains("authorization: basic"), "{}", asked[0].head);
 }
+
+#[test]
+fn an_identity_token_is_changed_into_another_and_never_shown() {
+    let tokens = Server::start(|question| match question.head.starts_with("post /token ") {
+        true => answer("200 OK", "", 22, br#"{"access_token":"abc"}"#),
+        false => answer("400 Bad Request", "", 0, b""),
+    });
+    let realm = tokens.url("token");
+    let server = Server::start(move |question| {
+        if !question.head.contains("authorization: bearer abc") {
+            let ask = format!("WWW-Authenticate: Bearer realm=\"{realm}\",service=\"hub\"\r\n");
+            return answer("401 Unauthorized", &ask, 0, b"");
+        }
+        answer("404 Not Found", "", 0, b"")
+    });
+    let builder = Builder::new();
+    let host = format!("127.0.0.1:{}", server.port);
+    let login = json!({"auths": {host.as_str(): {"identitytoken": "s3cret"}}});
+    builder.put("docker.json", login.to_string());
+    let name = format!("{host}/team/app:1");
+    let body = format!(
+        "artifacts: [{{name: \"{name}\", kind: image, source: {{registry: {{image: \"{name}\"}}}}}}]\n"
+    );
+    let error = builder.refusal(&body);
+    assert!(error.contains("404") && !error.contains("s3cret"), "{error}");
+    assert_eq!(tokens.questions.lock().unwrap().len(), 1);
+    // A realm elsewhere that is not protected is sent nothing.
+    let open = Server::start(|_| {
+        let ask = "WWW-Authenticate: Bearer realm=\"http://192.0.2.1/token\"\r\n";
+        answer("401 Unauthorized", ask, 0, b"")
+    });
+    let error = builder.refusal(&body.replace(&host, &format!("127.0.0.1:{}", open.port)));
+    assert!(error.contains("which is not https"), "{error}");
+}

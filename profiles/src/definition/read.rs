@@ -271,6 +271,88 @@ mod tests {
         );
     }
 
+    const HEAD: &str = "apiVersion: kdc.dev/v1\nkind: BundleDefinition\n\
+                        metadata: {name: site, version: 1}\n";
+
+    #[test]
+    fn several_platforms_are_several_artifacts_each_from_its_own_place() {
+        let text = format!(
+            "{HEAD}artifacts:\n- {{name: tool, kind: binary, platforms: [linux/amd64, linux/arm64], \
+             source: {{url: {{url: 'https://x/${{arch}}/tool'}}}}}}\n\
+             - {{name: settings, kind: file, source: {{folder: settings}}}}\n\
+             - {{name: c, kind: chart, source: {{helm: {{repository: 'oci://x/y', chart: c, version: 1.2.0}}}}}}\n"
+        );
+        let definition = parse(&text, "d.yaml").unwrap_or_else(|problems| panic!("{problems}"));
+        let found: Vec<_> = definition.artifacts.iter().map(|one| &one.source).collect();
+        let url = |arch: &str| Source::Url { url: format!("https://x/{arch}/tool"), digest: None };
+        let (repository, chart, version) = ("oci://x/y".into(), "c".into(), "1.2.0".into());
+        let helm = Source::Helm { repository, chart, version };
+        assert_eq!(
+            found,
+            [&url("amd64"), &url("arm64"), &Source::Folder("settings".into()), &helm]
+        );
+        assert_eq!(definition.artifacts[1].platform.as_deref(), Some("linux/arm64"));
+        assert!(!definition.is_local());
+    }
+
+    #[test]
+    fn sets_of_packages_are_read() {
+        let text = format!(
+            "{HEAD}artifacts: []\nignoreImages: ['x/*']\npackages:\n- name: node\n  platform: linux/amd64\n  \
+             archives:\n  - {{url: 'https://x/debian', suite: bookworm, components: [main], keyring: k.gpg}}\n  \
+             include: [a, 'b (>= 1)']\n  assumeInstalled: {{priorities: [required], packages: [c]}}\n  \
+             roles: [worker]\n"
+        );
+        let definition = parse(&text, "d.yaml").unwrap_or_else(|problems| panic!("{problems}"));
+        let set = &definition.packages[0];
+        assert_eq!((set.name.as_str(), set.include.len()), ("node", 2));
+        assert_eq!(set.archives[0].suite, "bookworm");
+        assert_eq!(set.assume_installed.priorities, ["required"]);
+        assert_eq!(
+            (set.roles.as_slice(), definition.ignore_images.len()),
+            (&["worker".to_owned()][..], 1)
+        );
+        assert!(!definition.is_local());
+    }
+
+    #[test]
+    fn every_mistake_in_what_is_fetched_is_told_with_its_line() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let text = format!(
+            "{HEAD}artifacts:\n\
+             - {{name: a, kind: file, platform: linux/amd64, platforms: [linux/arm64], source: {{path: x}}}}\n\
+             - {{name: b, kind: file, platforms: [], source: {{path: x}}}}\n\
+             - {{name: c, kind: file, platforms: [linux/amd64, linux/arm64], source: {{url: {{url: x, digest: '{digest}'}}}}}}\n\
+             - {{name: d, kind: image, source: {{folder: x}}}}\n\
+             - {{name: e, kind: chart, source: {{helm: {{repository: x, chart: y}}}}}}\n\
+             packages:\n\
+             - {{name: n, platform: amd64, archives: [], include: []}}\n\
+             - {{name: n, platform: linux/amd64, include: [a], archives: [{{url: x, suite: y, components: [z]}}]}}\n\
+             - {{name: o, platform: linux/amd64, include: [a], assumeInstalled: {{priorities: [extra]}}, \
+             archives: [{{url: x, suite: y, components: [z], keyring: k, key: k}}]}}\n"
+        );
+        let problems = parse(&text, "d.yaml").expect_err("mistakes");
+        let seen: Vec<(u64, &str)> =
+            problems.list().iter().map(|p| (p.line, p.field.as_str())).collect();
+        assert_eq!(
+            seen,
+            [
+                (5, "artifacts[0]"),
+                (6, "artifacts[1].platforms"),
+                (7, "artifacts[2]"),
+                (8, "artifacts[3].source"),
+                (9, "artifacts[4].source.helm.version"),
+                (11, "packages[0].platform"),
+                (11, "packages[0].archives"),
+                (11, "packages[0].include"),
+                (12, "packages[1].archives[0].keyring"),
+                (13, "packages[2].archives[0].key"),
+                (13, "packages[2].assumeInstalled.priorities[0]"),
+            ],
+            "{problems}"
+        );
+    }
+
     #[test]
     fn the_definitions_that_are_shipped_are_good() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../bundles");

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use kdc_airgap::Summary;
+use kdc_airgap::{Cache, Summary};
 use kdc_bundles::signing::{self, SigningKey};
+use kdc_profiles::definition::Source;
 
 use super::{
     BundleCommandError, SignedBundle,
@@ -46,14 +47,22 @@ impl Create {
         let lock = load_lock(&self.file, &definition)?;
         let key = self.load_key()?;
         let folder = self.file.parent().unwrap_or(Path::new(""));
-        let fetcher = self.fetching.fetcher()?;
-        let (cache, save, mut shown) = (fetcher.cache(), &self.save, Shown::new(screen));
+        let (save, mut shown) = (&self.save, Shown::new(screen));
         let summary = match &lock {
             Some(lock) => {
+                let fetcher = self.fetching.fetcher()?;
                 kdc_airgap::lock::fetch(&fetcher, lock, &mut shown).await?;
+                let cache = fetcher.cache();
                 kdc_airgap::create_locked(lock, folder, cache, save, &key, &mut shown)?
             }
-            None => kdc_airgap::create(&definition, folder, Some(cache), save, &key, &mut shown)?,
+            None => {
+                // Only folders need it, as a place to be packed in.
+                let folders = definition.artifacts.iter();
+                let mut folders = folders.filter(|one| matches!(one.source, Source::Folder(_)));
+                let cache = folders.next().map(|_| Cache::open_default()).transpose()?;
+                let cache = cache.as_ref();
+                kdc_airgap::create(&definition, folder, cache, save, &key, &mut shown)?
+            }
         };
         self.show(screen, &summary);
         Ok(())
