@@ -257,6 +257,7 @@ pub(crate) fn file_type(kind: ArtifactKind) -> &'static str {
         | ArtifactKind::Image
         | ArtifactKind::File
         | ArtifactKind::Agent
-        | ArtifactKind::Archive => "application/octet-stream",
+        | ArtifactKind::Archive
+        | ArtifactKind::Document => "application/octet-stream",
     }
 }

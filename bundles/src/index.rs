@@ -102,9 +102,12 @@ pub enum ArtifactKind {
     File,
     /// `kdc-agent` itself, for one platform.
     Agent,
-    /// A tar, plain or compressed, whose members nodes get below [`Artifact::unpack_to`]. The last,
-    /// since artifacts are sorted by kind and the order of a written index never changes.
+    /// A tar, plain or compressed, whose members nodes get below [`Artifact::unpack_to`].
     Archive,
+    /// A text about the bundle itself (SBOM, provenance), for people and scanners; never sent to
+    /// nodes. The last, since artifacts are sorted by kind and the order of a written index never
+    /// changes.
+    Document,
 }
 
 impl ArtifactKind {
@@ -119,6 +122,7 @@ impl ArtifactKind {
             Self::File => "file",
             Self::Agent => "agent",
             Self::Archive => "archive",
+            Self::Document => "document",
         }
     }
 }

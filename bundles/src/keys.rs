@@ -18,9 +18,23 @@ const MAX_KEY_TEXT: usize = 4096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(pub(crate) [u8; 8]);
 
+impl KeyId {
+    /// The id that `text` spells: sixteen upper-case hex digits, as it is shown everywhere.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let id = Self(u64::from_str_radix(text, 16).ok()?.to_le_bytes());
+        (id.to_string() == text).then_some(id)
+    }
+
+    /// What ids are sorted by: the number that people see.
+    pub(crate) fn number(self) -> u64 {
+        u64::from_le_bytes(self.0)
+    }
+}
+
 impl fmt::Display for KeyId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{:016X}", u64::from_le_bytes(self.0))
+        write!(formatter, "{:016X}", self.number())
     }
 }
 
@@ -45,6 +59,32 @@ pub enum KeyError {
     /// An empty list: then nothing could ever be proved.
     #[error("no public key was given")]
     None,
+    /// Keys were given, and none of them counts today.
+    #[error("none of the keys that were given is in force: {}", reasons(refused))]
+    NoneInForce {
+        /// Each with the reason.
+        refused: Vec<RefusedKey>,
+    },
+    /// Two different keys with one id: one of them was made to be taken for the other.
+    #[error("two different keys have the id {id}")]
+    SameId {
+        /// The id.
+        id: KeyId,
+    },
+}
+
+/// A key that the operator knows of and that doesn't count: retired, not yet valid, expired.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedKey {
+    /// Its id.
+    pub id: KeyId,
+    /// Why, as what follows "key … ": `was retired`.
+    pub why: String,
+}
+
+fn reasons(refused: &[RefusedKey]) -> String {
+    let reason = |key: &RefusedKey| format!("key {} {}", key.id, key.why);
+    refused.iter().map(reason).collect::<Vec<_>>().join(", ")
 }
 
 impl KeyError {
@@ -58,6 +98,14 @@ impl KeyError {
                     .to_owned(),
             ),
             Self::None => Some("name the bundle's public key with `--key KEY.pub`".to_owned()),
+            Self::NoneInForce { .. } => Some(
+                "check this machine's clock; then add the builder's present key: `kdc-install bundle \
+                 trust add KEY.pub`"
+                    .to_owned(),
+            ),
+            Self::SameId { .. } => {
+                Some("ask the builder, by another way, which of the two is his".to_owned())
+            }
         }
     }
 }
@@ -131,17 +179,46 @@ impl TrustedKey {
     }
 }
 
-/// The keys whose signatures count; never empty.
+/// The keys whose signatures count; never empty, and no two share an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TrustedKeys(Vec<TrustedKey>);
+pub struct TrustedKeys {
+    keys: Vec<TrustedKey>,
+    /// Known, and of no force: only so that a refusal can say why.
+    refused: Vec<RefusedKey>,
+}
 
 impl TrustedKeys {
     /// These keys and no others.
     ///
     /// # Errors
-    /// When there are none.
+    /// When there are none, or two of them have one id.
     pub fn new(keys: Vec<TrustedKey>) -> Result<Self, KeyError> {
-        if keys.is_empty() { Err(KeyError::None) } else { Ok(Self(keys)) }
+        Self::with_refused(keys, Vec::new())
+    }
+
+    /// These keys; those in `refused` are known and don't count.
+    ///
+    /// # Errors
+    /// When none counts, or two of them have one id.
+    pub fn with_refused(
+        given: Vec<TrustedKey>,
+        refused: Vec<RefusedKey>,
+    ) -> Result<Self, KeyError> {
+        let mut keys: Vec<TrustedKey> = Vec::with_capacity(given.len());
+        for key in given {
+            match keys.iter().find(|other| other.id() == key.id()) {
+                None => keys.push(key),
+                Some(other) if *other == key => {}
+                Some(_) => return Err(KeyError::SameId { id: key.id() }),
+            }
+        }
+        // What one place refuses, no other place can put in force.
+        keys.retain(|key| refused.iter().all(|no| no.id != key.id()));
+        match (keys.is_empty(), refused.is_empty()) {
+            (true, true) => Err(KeyError::None),
+            (true, false) => Err(KeyError::NoneInForce { refused }),
+            (false, _) => Ok(Self { keys, refused }),
+        }
     }
 
     /// Reads the texts of `.pub` files.
@@ -165,13 +242,24 @@ impl TrustedKeys {
     /// The ids, in the order given.
     #[must_use]
     pub fn ids(&self) -> Vec<KeyId> {
-        self.0.iter().map(TrustedKey::id).collect()
+        self.keys.iter().map(TrustedKey::id).collect()
     }
 
     /// The keys, in the order given.
     #[must_use]
     pub fn keys(&self) -> &[TrustedKey] {
-        &self.0
+        &self.keys
+    }
+
+    /// The key with that id.
+    pub(crate) fn find(&self, id: KeyId) -> Option<&TrustedKey> {
+        self.keys.iter().find(|key| key.id() == id)
+    }
+
+    /// Why the key with that id doesn't count, where it is known.
+    #[must_use]
+    pub fn refused(&self, id: KeyId) -> Option<&RefusedKey> {
+        self.refused.iter().find(|key| key.id == id)
     }
 }
 
@@ -204,5 +292,36 @@ mod tests {
             assert!(error.contains(expected) && error.contains("k.pub"), "{error}");
         }
         assert!(matches!(TrustedKeys::parse([]), Err(KeyError::None)));
+    }
+
+    #[test]
+    fn an_id_has_one_spelling() {
+        let id = TrustedKey::parse(KEY, "text").unwrap().id();
+        assert_eq!(KeyId::parse("E7620F1842B4E81F"), Some(id));
+        for text in
+            ["e7620f1842b4e81f", "+7620F1842B4E81F", "E7620F1842B4E8", "", "0xE7620F1842B4E8"]
+        {
+            assert_eq!(KeyId::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn one_key_twice_is_one_and_two_keys_with_one_id_are_refused() {
+        let key = TrustedKey::parse(KEY, "text").unwrap();
+        let keys = TrustedKeys::new(vec![key.clone(), key.clone()]).unwrap();
+        assert_eq!(keys.keys(), [key.clone()]);
+        let mut bytes = key.bytes;
+        bytes[41] ^= 1;
+        let other = TrustedKey::parse(&BASE64_STANDARD.encode(bytes), "text").unwrap();
+        let error = TrustedKeys::new(vec![key, other]).unwrap_err();
+        assert!(matches!(error, KeyError::SameId { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_refused_key_never_counts_wherever_else_it_is_given() {
+        let key = TrustedKey::parse(KEY, "text").unwrap();
+        let refused = RefusedKey { id: key.id(), why: "was retired".to_owned() };
+        let error = TrustedKeys::with_refused(vec![key], vec![refused]).unwrap_err();
+        assert!(error.to_string().contains("key E7620F1842B4E81F was retired"), "{error}");
     }
 }

@@ -251,7 +251,7 @@ pub struct UnprovedIndex {
     /// Digest of the index's bytes.
     pub digest: Digest,
     /// Who the file says signed it.
-    pub claimed_signer: KeyId,
+    pub claimed_signers: Vec<KeyId>,
     /// Length of the file.
     pub file_bytes: u64,
 }
@@ -267,7 +267,7 @@ pub fn read_unproved(path: &Path) -> Result<UnprovedIndex, VerifyError> {
     Ok(UnprovedIndex {
         digest: Digest::of(&head.index_bytes),
         index: head.index,
-        claimed_signer: head.signer,
+        claimed_signers: head.signers,
         file_bytes,
     })
 }

@@ -108,8 +108,11 @@ pub(crate) struct Prelude {
     pub(crate) index: Index,
     pub(crate) index_bytes: Vec<u8>,
     pub(crate) signature: String,
-    /// Who signed, as the signature states it; proved only if keys were given.
+    /// Who signed: with keys the trusted one that proved the index, without the first that the
+    /// file states.
     pub(crate) signer: KeyId,
+    /// Everybody who signed, as the file states it.
+    pub(crate) signers: Vec<KeyId>,
 }
 
 /// Reads index, signature and OCI files. With keys the index is proved before it is parsed; without
@@ -121,13 +124,17 @@ pub(crate) fn read<R: Read>(
     let index_bytes = read_index(source)?;
     let signature = read_signature(source)?;
     let wrong = |source| VerifyError::Signature { source };
-    let index = match keys {
-        Some(keys) => signature::verify_index(&index_bytes, &signature, keys).map_err(wrong)?,
+    let signers = signature::signers(&signature).map_err(wrong)?;
+    let (index, signer) = match keys {
+        Some(keys) => {
+            let proved = signature::prove_index(&index_bytes, &signature, keys).map_err(wrong)?;
+            (proved.index, proved.signer)
+        }
         None => {
-            Index::parse(&index_bytes).map_err(|source| wrong(SignatureError::Index { source }))?
+            let index = Index::parse(&index_bytes);
+            (index.map_err(|source| wrong(SignatureError::Index { source }))?, signers[0])
         }
     };
-    let signer = signature::signer(&signature).map_err(wrong)?;
     for (name, content) in member::oci_members(&index) {
         let size = content.len() as u64;
         source.header(name, size)?;
@@ -140,7 +147,7 @@ pub(crate) fn read<R: Read>(
         }
         source.padding(name, size)?;
     }
-    Ok(Prelude { index, index_bytes, signature, signer })
+    Ok(Prelude { index, index_bytes, signature, signer, signers })
 }
 
 fn read_index<R: Read>(source: &mut Source<R>) -> Result<Vec<u8>, VerifyError> {

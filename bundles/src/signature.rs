@@ -1,4 +1,4 @@
-//! The signature over an index: minisign, prehashed Ed25519, in exactly one spelling.
+//! The signatures over an index: minisign, prehashed Ed25519, in exactly one spelling.
 //!
 //! ```text
 //! untrusted comment: kdc bundle signature
@@ -10,16 +10,26 @@
 //! Any minisign can check it. This code asks for more: the text must be the one that its own
 //! decoded parts produce, so that no byte of it can vary, and the trusted comment must be the one
 //! that follows from the index.
+//!
+//! A bundle may be signed by several keys, so that a builder can change his key without a day on
+//! which no site can install: the four lines of each follow one another, sorted by key id. The
+//! signature of one trusted key is enough; of the trusted ones none may be bad.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
 use crate::{
     index::{Index, IndexError, check::shown},
-    keys::{KeyId, TrustedKeys},
+    keys::{KeyId, RefusedKey, TrustedKeys},
 };
 
-/// Longest signature text read.
-pub const MAX_SIGNATURE_BYTES: u64 = 4096;
+/// Longest text of signatures read.
+pub const MAX_SIGNATURE_BYTES: u64 = 8192;
+
+/// Most signatures over one index.
+pub const MAX_SIGNATURES: usize = 8;
+
+/// Lines of one signature.
+const LINES: usize = 4;
 
 const UNTRUSTED_COMMENT: &str = "untrusted comment: kdc bundle signature";
 const TRUSTED_COMMENT: &str = "trusted comment: ";
@@ -36,14 +46,17 @@ pub enum SignatureError {
         /// What is wrong with it.
         what: &'static str,
     },
-    /// Made with a key that is not among the trusted ones.
+    /// Made with keys of which none is trusted.
     #[error(
-        "the bundle is signed with key {signer}, which is not trusted (trusted: {})",
+        "the bundle is signed with {}(trusted: {})",
+        untrusted(signers, refused),
         list(trusted)
     )]
     WrongKey {
         /// Who signed.
-        signer: KeyId,
+        signers: Vec<KeyId>,
+        /// Those of them that are known and don't count.
+        refused: Vec<RefusedKey>,
         /// Who may.
         trusted: Vec<KeyId>,
     },
@@ -79,6 +92,11 @@ impl SignatureError {
                 "the file was damaged or changed after it was signed: copy it again from its source"
                     .to_owned(),
             ),
+            Self::WrongKey { refused, .. } if !refused.is_empty() => Some(
+                "get a bundle that is signed with a key in force; if a date is wrong, check this \
+                 machine's clock"
+                    .to_owned(),
+            ),
             Self::WrongKey { .. } => Some(
                 "use the public key of whoever built this bundle, if you trust them".to_owned(),
             ),
@@ -91,41 +109,102 @@ fn list(ids: &[KeyId]) -> String {
     ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Proves `index_bytes` with `signature_text` and reads them: the one way from bytes to an index
-/// that may be acted on. Nothing is parsed before the signature is found good.
+/// `key A, which is not trusted, and key B, which was retired, `.
+fn untrusted(signers: &[KeyId], refused: &[RefusedKey]) -> String {
+    let one = |signer: &KeyId| {
+        let why = refused.iter().find(|key| key.id == *signer);
+        format!("key {signer}, which {}, ", why.map_or("is not trusted", |key| &key.why))
+    };
+    signers.iter().map(one).collect::<Vec<_>>().join("and ").trim_end_matches(", ").to_owned() + " "
+}
+
+/// An index that a trusted key signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvedIndex {
+    /// The index.
+    pub index: Index,
+    /// The trusted key that signed it; the first by id, where several did.
+    pub signer: KeyId,
+}
+
+/// As [`prove_index`], where it does not matter who signed.
 ///
 /// # Errors
-/// When the signature is malformed, foreign or does not fit, or when the index breaks a rule.
+/// As [`prove_index`].
 pub fn verify_index(
     index_bytes: &[u8],
     signature_text: &str,
     keys: &TrustedKeys,
 ) -> Result<Index, SignatureError> {
-    let parts = Parts::parse(signature_text)?;
-    let signer = parts.signer();
-    let mut candidates = keys.keys().iter().filter(|key| key.id() == signer).peekable();
-    if candidates.peek().is_none() {
-        return Err(SignatureError::WrongKey { signer, trusted: keys.ids() });
-    }
-    let signature = minisign_verify::Signature::decode(signature_text)
-        .map_err(|_| SignatureError::Malformed { what: "it can't be decoded" })?;
-    if !candidates.any(|key| key.key().verify(index_bytes, &signature, false).is_ok()) {
-        return Err(SignatureError::Forged { signer });
-    }
-    let index = Index::parse(index_bytes).map_err(|source| SignatureError::Index { source })?;
-    let expected = comment(&index);
-    if parts.comment != expected {
-        return Err(SignatureError::Comment { expected, found: shown(parts.comment) });
-    }
-    Ok(index)
+    Ok(prove_index(index_bytes, signature_text, keys)?.index)
 }
 
-/// The key id that a signature states; proof only after [`verify_index`].
+/// Proves `index_bytes` with `signature_text` and reads them: the one way from bytes to an index
+/// that may be acted on. Nothing is parsed before a signature is found good.
 ///
 /// # Errors
-/// When the text is not a signature.
-pub fn signer(signature_text: &str) -> Result<KeyId, SignatureError> {
-    Ok(Parts::parse(signature_text)?.signer())
+/// When a signature is malformed, all are foreign, one of a trusted key does not fit, or the index
+/// breaks a rule.
+pub fn prove_index(
+    index_bytes: &[u8],
+    signature_text: &str,
+    keys: &TrustedKeys,
+) -> Result<ProvedIndex, SignatureError> {
+    let all = parse_all(signature_text)?;
+    let mut proved = None;
+    for (text, parts) in &all {
+        let signer = parts.signer();
+        let Some(key) = keys.find(signer) else { continue };
+        let signature = minisign_verify::Signature::decode(text)
+            .map_err(|_| SignatureError::Malformed { what: "it can't be decoded" })?;
+        if key.key().verify(index_bytes, &signature, false).is_err() {
+            return Err(SignatureError::Forged { signer });
+        }
+        proved = proved.or(Some(signer));
+    }
+    let Some(signer) = proved else {
+        let signers: Vec<_> = all.iter().map(|(_, parts)| parts.signer()).collect();
+        let refused = signers.iter().filter_map(|id| keys.refused(*id).cloned()).collect();
+        return Err(SignatureError::WrongKey { signers, refused, trusted: keys.ids() });
+    };
+    let index = Index::parse(index_bytes).map_err(|source| SignatureError::Index { source })?;
+    let expected = comment(&index);
+    match all.iter().find(|(_, parts)| parts.comment != expected) {
+        None => Ok(ProvedIndex { index, signer }),
+        Some((_, parts)) => Err(SignatureError::Comment { expected, found: shown(parts.comment) }),
+    }
+}
+
+/// The key ids that a text of signatures states; proof only after [`prove_index`].
+///
+/// # Errors
+/// When the text is not one of signatures.
+pub fn signers(signature_text: &str) -> Result<Vec<KeyId>, SignatureError> {
+    Ok(parse_all(signature_text)?.iter().map(|(_, parts)| parts.signer()).collect())
+}
+
+/// Every signature of a text: at least one, sorted by key id, each key once.
+fn parse_all(text: &str) -> Result<Vec<(&str, Parts<'_>)>, SignatureError> {
+    let wrong = |what| SignatureError::Malformed { what };
+    if text.len() as u64 > MAX_SIGNATURE_BYTES {
+        return Err(wrong("it is too long"));
+    }
+    let (mut all, mut rest): (Vec<(&str, Parts<'_>)>, _) = (Vec::new(), text);
+    while all.is_empty() || !rest.is_empty() {
+        let length: usize = rest.split_inclusive('\n').take(LINES).map(str::len).sum();
+        let (one, after) = rest.split_at(length);
+        let parts = Parts::parse(one)?;
+        let number = |parts: &Parts<'_>| parts.signer().number();
+        if all.last().is_some_and(|(_, last)| number(last) >= number(&parts)) {
+            return Err(wrong("the signatures are not sorted by key id, each key once"));
+        }
+        all.push((one, parts));
+        if all.len() > MAX_SIGNATURES {
+            return Err(wrong("it holds too many signatures"));
+        }
+        rest = after;
+    }
+    Ok(all)
 }
 
 /// The trusted comment that goes with an index.
@@ -143,9 +222,6 @@ pub(crate) struct Parts<'a> {
 impl<'a> Parts<'a> {
     fn parse(text: &'a str) -> Result<Self, SignatureError> {
         let wrong = |what| SignatureError::Malformed { what };
-        if text.len() as u64 > MAX_SIGNATURE_BYTES {
-            return Err(wrong("it is too long"));
-        }
         let mut lines = text.split('\n').skip(1);
         let mut line = || lines.next().ok_or_else(|| wrong("it has too few lines"));
         let (signature, comment, global) = (line()?, line()?, line()?);

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use crate::{
     index::Index,
     keys::{KeyId, TrustedKey},
-    signature::{self, Parts},
+    signature::{self, MAX_SIGNATURES, Parts},
 };
 
 /// Comment in the secret key's file.
@@ -68,6 +68,18 @@ pub enum SigningError {
     /// An empty password.
     #[error("the password is empty")]
     EmptyPassword,
+    /// One key, or two with one id, given twice for signing.
+    #[error("the key {id} was given twice")]
+    Twice {
+        /// Its id.
+        id: KeyId,
+    },
+    /// No key to sign with, or more than a bundle takes.
+    #[error("a bundle is signed with 1 to {MAX_SIGNATURES} keys, {found} were given")]
+    Count {
+        /// How many.
+        found: usize,
+    },
     /// The system gave no randomness, or the signer failed its own test.
     #[error("a key can't be made on this machine")]
     Generate,
@@ -85,6 +97,7 @@ impl SigningError {
             }
             Self::PasswordNeeded { .. } => "run on a terminal, or give `--password-file FILE`",
             Self::WrongPassword { .. } => "try again; without the password the key is of no use",
+            Self::Twice { .. } | Self::Count { .. } => "give each key once with `--key`",
             Self::EmptyPassword => "choose a password, or say `--unencrypted` if that is meant",
         };
         Some(text.to_owned())
@@ -100,6 +113,63 @@ pub struct SigningKey {
 impl std::fmt::Debug for SigningKey {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("SigningKey").field("id", &KeyId(self.id)).finish_non_exhaustive()
+    }
+}
+
+/// Whoever signs an index: a key, or several at once.
+pub trait Signer {
+    /// The text of the signatures over an index.
+    fn sign(&self, index: &Index) -> String;
+
+    /// Ids of the keys that sign.
+    fn ids(&self) -> Vec<KeyId>;
+}
+
+impl Signer for SigningKey {
+    fn sign(&self, index: &Index) -> String {
+        Self::sign(self, index)
+    }
+
+    fn ids(&self) -> Vec<KeyId> {
+        vec![KeyId(self.id)]
+    }
+}
+
+/// One to [`MAX_SIGNATURES`] keys with different ids, sorted by them: in whichever order they were
+/// given, a bundle comes out the same.
+#[derive(Debug)]
+pub struct SigningKeys(Vec<SigningKey>);
+
+impl SigningKeys {
+    /// These keys.
+    ///
+    /// # Errors
+    /// When there is none, a key comes twice, or there are too many.
+    pub fn new(mut keys: Vec<SigningKey>) -> Result<Self, SigningError> {
+        keys.sort_by_key(|key| KeyId(key.id).number());
+        if let Some(pair) = keys.windows(2).find(|pair| pair[0].id == pair[1].id) {
+            return Err(SigningError::Twice { id: KeyId(pair[0].id) });
+        }
+        match keys.len() {
+            1..=MAX_SIGNATURES => Ok(Self(keys)),
+            found => Err(SigningError::Count { found }),
+        }
+    }
+}
+
+impl From<SigningKeys> for Vec<SigningKey> {
+    fn from(keys: SigningKeys) -> Self {
+        keys.0
+    }
+}
+
+impl Signer for SigningKeys {
+    fn sign(&self, index: &Index) -> String {
+        self.0.iter().map(|key| key.sign(index)).collect()
+    }
+
+    fn ids(&self) -> Vec<KeyId> {
+        self.0.iter().map(|key| KeyId(key.id)).collect()
     }
 }
 

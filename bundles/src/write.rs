@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     index::{Blob, Digest, Index, IndexError, MAX_INDEX_BYTES},
     member::{self, BLOCK},
-    signing::SigningKey,
+    signing::Signer,
 };
 
 /// Why a bundle can't be written.
@@ -103,7 +103,7 @@ fn fill(content: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 pub fn write_file<R: Read>(
     path: &Path,
     index: &Index,
-    key: &SigningKey,
+    key: &dyn Signer,
     open: impl FnMut(&Digest) -> io::Result<R>,
     bytes: &mut dyn FnMut(u64),
 ) -> Result<u64, WriteError> {
@@ -130,7 +130,7 @@ pub fn write_file<R: Read>(
 pub fn write<R: Read>(
     output: impl Write,
     index: &Index,
-    key: &SigningKey,
+    key: &dyn Signer,
     mut open: impl FnMut(&Digest) -> io::Result<R>,
     bytes: &mut dyn FnMut(u64),
 ) -> Result<u64, WriteError> {

@@ -25,7 +25,7 @@ mod starter;
 
 pub(crate) use nodes::read_optional;
 pub use read::{CNIS, DISTRIBUTIONS, load, parse};
-pub(crate) use read::{read_head, read_head_open, read_metadata_name};
+pub(crate) use read::{read_head, read_head_open, read_kind, read_metadata_name};
 pub use schema::json_schema;
 pub use starter::{Template, TemplateNode, template};
 

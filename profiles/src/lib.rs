@@ -7,6 +7,7 @@
 //! | **component** | one thing a profile installs |
 //! | **definition** | the short file a bundle is built from |
 //! | **lock** | a definition with every digest resolved |
+//! | **trust file** | the public keys a site takes bundles from |
 //! | **problem** | one mistake in one of these files: line, field, and what would be right |
 
 pub mod cidr;
@@ -17,4 +18,5 @@ pub mod lock;
 pub mod problem;
 pub mod profile;
 pub mod template;
+pub mod trust;
 pub mod yaml;

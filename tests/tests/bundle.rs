@@ -251,11 +251,15 @@ fn unsigned_and_foreign_signatures_are_told_apart() {
     let other = SigningKey::generate().unwrap();
     let foreign = build(&sample.index, &other, &sample.contents);
     let error = sample.refusal(&foreign, folder.path());
-    let VerifyError::Signature { source: SignatureError::WrongKey { signer, trusted } } = &error
+    let VerifyError::Signature { source: SignatureError::WrongKey { signers, trusted, .. } } =
+        &error
     else {
         panic!("{error}")
     };
-    assert_eq!((*signer, trusted.clone()), (other.public().id(), sample.keys().ids()));
+    assert_eq!(
+        (signers.clone(), trusted.clone()),
+        (vec![other.public().id()], sample.keys().ids())
+    );
 
     let error = sample.refusal(b"#!/bin/sh\n".repeat(100).as_slice(), folder.path());
     assert!(matches!(error, VerifyError::NotABundle { .. }), "{error}");
@@ -341,7 +345,10 @@ fn looking_without_a_key_reads_a_foreign_bundle_but_no_damaged_index() {
     let path = folder.path().join("b");
     fs_err::write(&path, &sample.bytes).unwrap();
     let found = read_unproved(&path).unwrap();
-    assert_eq!((found.index, found.claimed_signer), (sample.index, sample.key.public().id()));
+    assert_eq!(
+        (found.index, found.claimed_signers),
+        (sample.index, vec![sample.key.public().id()])
+    );
     fs_err::write(&path, &sample.bytes[..700]).unwrap();
     assert!(read_unproved(&path).is_err());
 }

@@ -105,12 +105,17 @@ pub(crate) fn read_head_open<'t>(
     kind: &'static str,
     problems: &mut Problems,
 ) -> Option<Fields<'t>> {
+    read_kind(file, kind, problems);
+    file.required(problems, "metadata", "`name: …`")?.fields(problems)
+}
+
+/// `apiVersion` and `kind`.
+pub(crate) fn read_kind(file: &mut Fields<'_>, kind: &'static str, problems: &mut Problems) {
     for (field, word) in [("apiVersion", API_VERSION), ("kind", kind)] {
         if let Some(place) = file.required(problems, field, &format!("`{word}`")) {
             place.one_of(problems, &[(word, ())]);
         }
     }
-    file.required(problems, "metadata", "`name: …`")?.fields(problems)
 }
 
 /// `metadata.name`; a bundle's may have dots, since versions are part of many.

@@ -59,7 +59,7 @@ impl Inspect {
             let found = read_unproved(&self.bundle).map_err(refused(&self.bundle))?;
             screen
                 .say("nothing was proved: without --key this is only what the file says of itself");
-            let key = found.claimed_signer.to_string();
+            let key = super::listed(&found.claimed_signers);
             show(screen, false, key, &found.index, &found.digest, found.file_bytes);
             return Ok(());
         }

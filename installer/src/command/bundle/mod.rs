@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kdc_bundles::error::VerifyError;
+use kdc_bundles::{error::VerifyError, keys::KeyId};
 
 use crate::show::{Complaint, Look, Screen};
 
@@ -75,6 +75,11 @@ struct SignedBundle<'a> {
     blobs: usize,
     content_bytes: u64,
     file_bytes: u64,
+}
+
+/// Ids of keys in one line.
+fn listed(ids: &[KeyId]) -> String {
+    ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// An error of the format, of that file.
