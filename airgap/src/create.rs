@@ -8,7 +8,7 @@ use std::{
 use kdc_bundles::{
     index::{Artifact, Blob, Digest, INDEX_VERSION, Index, PIECE_SIZE},
     keys::KeyId,
-    signing::SigningKey,
+    signing::Signer,
     write::{hash_blob, write_file},
 };
 use kdc_profiles::{definition::BundleDefinition, lock::BundleLock};
@@ -71,8 +71,8 @@ pub struct Summary {
     pub file_bytes: u64,
     /// Digest of the index: the bundle's identity.
     pub digest: Digest,
-    /// The key that signed.
-    pub signer: KeyId,
+    /// The keys that signed.
+    pub signers: Vec<KeyId>,
 }
 
 /// Builds the bundle that `definition` describes; its paths are relative to `folder`, and folders in
@@ -86,7 +86,7 @@ pub fn create(
     folder: &Path,
     cache: Option<&Cache>,
     output: &Path,
-    key: &SigningKey,
+    key: &dyn Signer,
     observer: &mut dyn Observer,
 ) -> Result<Summary, CreateError> {
     let planned = plan(definition, folder, cache)?;
@@ -112,7 +112,7 @@ pub fn create_locked(
     folder: &Path,
     cache: &Cache,
     output: &Path,
-    key: &SigningKey,
+    key: &dyn Signer,
     observer: &mut dyn Observer,
 ) -> Result<Summary, CreateError> {
     let planned = plan_locked(lock, folder, cache)?;
@@ -132,7 +132,7 @@ fn build(
     planned: &[Planned],
     cache: Option<&Cache>,
     output: &Path,
-    key: &SigningKey,
+    key: &dyn Signer,
     observer: &mut dyn Observer,
 ) -> Result<Summary, CreateError> {
     let hashed = hash(planned, cache, observer)?;
@@ -156,7 +156,7 @@ fn build(
         content_bytes: index.content_bytes(),
         file_bytes,
         digest: Digest::of(&index.to_bytes()),
-        signer: key.public().id(),
+        signers: key.ids(),
     })
 }
 

@@ -46,7 +46,8 @@ pub(crate) struct BundleArguments {
 /// Whose signature counts.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct KeyArguments {
-    /// Public key to trust; may be given several times [default: ~/.config/kdc/trusted/*.pub]
+    /// Public key or trust file; may be given several times [default: /etc/kdc-install/trust.yaml,
+    /// else ~/.config/kdc/trusted/*.pub]
     #[arg(long = "key", value_name = "KEY.pub")]
     pub(crate) keys: Vec<PathBuf>,
 }

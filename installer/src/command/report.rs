@@ -166,6 +166,14 @@ pub(crate) fn render_time(unix_ms: i64) -> String {
     format!("{year:04}{month:02}{day:02}-{hour:02}{minute:02}{second:02}")
 }
 
+/// `2026-11-23T05:16:06Z`.
+pub(crate) fn render_moment(unix_seconds: i64) -> String {
+    let text = render_time(unix_seconds.saturating_mul(1000));
+    let part = |from: usize, to: usize| text.get(from..to).unwrap_or("00");
+    let (year, month, day) = (part(0, 4), part(4, 6), part(6, 8));
+    format!("{year}-{month}-{day}T{}:{}:{}Z", part(9, 11), part(11, 13), part(13, 15))
+}
+
 /// Year, month and day of a day counted from 1970-01-01. Years begin in March here, so that the
 /// leap day is the last of its year and months have a fixed pattern.
 fn civil(days: i64) -> (i64, i64, i64) {
@@ -195,6 +203,7 @@ mod tests {
         ] {
             assert_eq!(render_time(unix * 1000), text);
         }
+        assert_eq!(render_moment(1_795_410_966), "2026-11-23T05:16:06Z");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use kdc_airgap::{Cache, Summary};
-use kdc_bundles::signing::{self, SigningKey};
+use kdc_bundles::signing::{self, SigningKey, SigningKeys};
 use kdc_profiles::definition::Source;
 
 use super::{
@@ -23,7 +23,8 @@ use crate::show::{Screen, plain::render_bytes};
 #[command(after_long_help = "Examples:\n  \
     kdc-install bundle create -f bundle.yaml -o kdc.bundle --key site.key\n  \
     kdc-install bundle create -f bundle.yaml -o kdc.bundle --key site.key \\\n    \
-    --password-file password.txt")]
+    --password-file password.txt\n  \
+    kdc-install bundle create -f bundle.yaml -o kdc.bundle --key old.key --key new.key")]
 pub(super) struct Create {
     /// The definition (`kind: BundleDefinition`); its paths are relative to its folder
     #[arg(short, long, value_name = "DEFINITION")]
@@ -31,10 +32,10 @@ pub(super) struct Create {
     /// Write the bundle here
     #[arg(short = 'o', long = "save", value_name = "FILE")]
     save: PathBuf,
-    /// Sign with this secret key
-    #[arg(long, value_name = "KEY")]
-    key: PathBuf,
-    /// Take the key's password from this file: one line, readable only by you
+    /// Sign with this secret key; several, while sites change from one to the next
+    #[arg(long = "key", value_name = "KEY", required = true)]
+    keys: Vec<PathBuf>,
+    /// Take the keys' password from this file: one line, readable only by you
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
     #[command(flatten)]
@@ -45,7 +46,7 @@ impl Create {
     pub(super) async fn run(&self, screen: &Screen) -> Result<(), BundleCommandError> {
         let definition = kdc_profiles::definition::load(&self.file)?;
         let lock = load_lock(&self.file, &definition)?;
-        let key = self.load_key()?;
+        let keys = self.load_keys()?;
         let folder = self.file.parent().unwrap_or(Path::new(""));
         let (save, mut shown) = (&self.save, Shown::new(screen));
         let summary = match &lock {
@@ -53,7 +54,7 @@ impl Create {
                 let fetcher = self.fetching.fetcher()?;
                 kdc_airgap::lock::fetch(&fetcher, lock, &mut shown).await?;
                 let cache = fetcher.cache();
-                kdc_airgap::create_locked(lock, folder, cache, save, &key, &mut shown)?
+                kdc_airgap::create_locked(lock, folder, cache, save, &keys, &mut shown)?
             }
             None => {
                 // Only folders need it, as a place to be packed in.
@@ -61,23 +62,28 @@ impl Create {
                 let mut folders = folders.filter(|one| matches!(one.source, Source::Folder(_)));
                 let cache = folders.next().map(|_| Cache::open_default()).transpose()?;
                 let cache = cache.as_ref();
-                kdc_airgap::create(&definition, folder, cache, save, &key, &mut shown)?
+                kdc_airgap::create(&definition, folder, cache, save, &keys, &mut shown)?
             }
         };
         self.show(screen, &summary);
         Ok(())
     }
 
-    fn load_key(&self) -> Result<SigningKey, BundleCommandError> {
-        let password = if !signing::needs_password(&self.key)? {
+    fn load_keys(&self) -> Result<SigningKeys, BundleCommandError> {
+        let keys = self.keys.iter().map(|path| self.load_key(path));
+        Ok(SigningKeys::new(keys.collect::<Result<_, _>>()?)?)
+    }
+
+    fn load_key(&self, path: &Path) -> Result<SigningKey, BundleCommandError> {
+        let password = if !signing::needs_password(path)? {
             None
         } else if let Some(path) = &self.password_file {
             Some(password::read_file(path)?)
         } else {
-            let question = format!("Password of `{}`", self.key.display());
+            let question = format!("Password of `{}`", path.display());
             Some(password::ask(&question, "give `--password-file FILE`")?)
         };
-        Ok(SigningKey::load(&self.key, password.as_ref().map(|text| text.as_str()))?)
+        Ok(SigningKey::load(path, password.as_ref().map(|text| text.as_str()))?)
     }
 
     fn show(&self, screen: &Screen, summary: &Summary) {
@@ -86,7 +92,7 @@ impl Create {
             name: &summary.name,
             version: &summary.version,
             digest: summary.digest.to_string(),
-            key: summary.signer.to_string(),
+            key: super::listed(&summary.signers),
             artifacts: summary.artifacts,
             blobs: summary.blobs,
             content_bytes: summary.content_bytes,

@@ -3,7 +3,12 @@
 use std::path::PathBuf;
 
 use kdc_airgap::{CreateError, FetchError, LockError, cache::CacheError};
-use kdc_bundles::{error::VerifyError, keys::KeyError, signing::SigningError, write::WriteError};
+use kdc_bundles::{
+    error::VerifyError,
+    keys::{KeyError, KeyId},
+    signing::SigningError,
+    write::WriteError,
+};
 use kdc_profiles::problem::LoadError;
 
 use crate::show::{Complaint, Exit};
@@ -36,6 +41,46 @@ pub enum BundleCommandError {
     #[error("the trusted keys in `{}` can't be read", path.display())]
     KeyFolder {
         /// The folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The trust file has mistakes.
+    #[error("{0}")]
+    TrustFile(kdc_profiles::problem::Problems),
+    /// Somebody else could have written the trust file.
+    #[error("the trust file `{}` {what}", path.display())]
+    TrustOpen {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// A key that is not the one its entry names.
+    #[error("the trust file `{}` calls a key {stated} that has the id {found}", path.display())]
+    TrustId {
+        /// The file.
+        path: PathBuf,
+        /// The entry's id.
+        stated: String,
+        /// The key's.
+        found: KeyId,
+    },
+    /// A key can't be added or retired.
+    #[error("the key {id} {what} (trust file `{}`)", path.display())]
+    TrustChange {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        id: String,
+        /// Why.
+        what: &'static str,
+    },
+    /// The trust file can't be written.
+    #[error("the trust file `{}` can't be written", path.display())]
+    TrustWrite {
+        /// The file.
         path: PathBuf,
         /// Why.
         #[source]
@@ -104,7 +149,13 @@ impl BundleCommandError {
         match self {
             Self::Refused { .. } => "BDL-001",
             Self::Unopened { .. } => "BDL-007",
-            Self::Key(_) | Self::KeyFolder { .. } => "BDL-002",
+            Self::Key(_)
+            | Self::KeyFolder { .. }
+            | Self::TrustFile(_)
+            | Self::TrustOpen { .. }
+            | Self::TrustId { .. }
+            | Self::TrustChange { .. }
+            | Self::TrustWrite { .. } => "BDL-002",
             Self::Signing(_) => "BDL-003",
             Self::Definition(_) => "BDL-004",
             Self::Create(_) => "BDL-005",
@@ -126,6 +177,20 @@ impl BundleCommandError {
             Self::Refused { source, .. } => source.hint(),
             Self::Unopened { .. } => Some("check the path of the bundle".to_owned()),
             Self::Key(error) => error.hint().or_else(|| Some("check the path of the key".into())),
+            Self::TrustFile(problems) => Some(format!("correct `{}`", problems.file())),
+            Self::TrustOpen { path, .. } => Some(format!(
+                "look what is in it; then `chown root` and `chmod go-w` for `{}` and its folder",
+                path.display()
+            )),
+            Self::TrustId { .. } => {
+                Some("take the entry out and add the `.pub` file with `bundle trust add`".into())
+            }
+            Self::TrustChange { .. } => {
+                Some("`kdc-install bundle trust list` shows what is in it".to_owned())
+            }
+            Self::TrustWrite { .. } => {
+                Some("the site's trust file is root's; name another with `--file`".to_owned())
+            }
             Self::Signing(error) => error.hint(),
             Self::Definition(error) => error.hint(),
             Self::Create(error) => error.hint(),
@@ -156,6 +221,11 @@ impl BundleCommandError {
             Self::Unopened { .. }
             | Self::Key(_)
             | Self::KeyFolder { .. }
+            | Self::TrustFile(_)
+            | Self::TrustOpen { .. }
+            | Self::TrustId { .. }
+            | Self::TrustChange { .. }
+            | Self::TrustWrite { .. }
             | Self::Signing(_)
             | Self::Definition(_)
             | Self::Create(_)

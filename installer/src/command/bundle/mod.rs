@@ -15,6 +15,7 @@ mod keys;
 mod lock;
 mod password;
 mod progress;
+mod trust;
 mod verify;
 
 pub use self::error::BundleCommandError;
@@ -44,6 +45,7 @@ enum Action {
     Create(create::Create),
     Verify(verify::Verify),
     Inspect(inspect::Inspect),
+    Trust(trust::Trust),
 }
 
 impl BundleCommand {
@@ -55,6 +57,7 @@ impl BundleCommand {
             Action::Create(command) => command.run(&screen).await,
             Action::Verify(command) => command.run(&screen),
             Action::Inspect(command) => command.run(&screen),
+            Action::Trust(command) => command.run(&screen),
         };
         Ok(result?)
     }
