@@ -40,6 +40,8 @@ packages=(
   gpg               # and its signature
   gpg-agent
   xz-utils
+  minisign          # proves bundles with us
+  python3-venv      # SPDX's own validator, from PyPI
 )
 export DEBIAN_FRONTEND=noninteractive
 apt=(apt-get -o DPkg::Lock::Timeout=300 -q -y --no-install-recommends --allow-downgrades)
@@ -55,11 +57,24 @@ has_rust() {
     cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1
 }
 
+# The validator that the SPDX project keeps, in a folder of its own.
+spdx=target/tools/spdx spdx_version=0.8.5
+has_spdx() { [ "$(cat "$spdx/version" 2>/dev/null)" = "$spdx_version" ] && [ -x "$spdx/bin/pyspdxtools" ]; }
+install_spdx() {
+  if has_spdx; then return 0; fi
+  echo "installing: spdx-tools $spdx_version, from PyPI, in $spdx" >&2
+  rm -rf "$spdx"
+  python3 -m venv "$spdx"
+  "$spdx/bin/pip" -q --disable-pip-version-check install "spdx-tools==$spdx_version" >&2
+  echo "$spdx_version" > "$spdx/version"
+}
+
 missing=()
 for package in "${packages[@]}"; do
   state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
   if [ "$state" != installed ]; then missing+=("$package"); fi
 done
+if [ ${#missing[@]} = 0 ]; then install_spdx; fi
 if [ ${#missing[@]} = 0 ] && has_rust; then exit 0; fi
 if [ "$(id -u)" != 0 ]; then
   echo "make: root is needed to install ${missing[*]:-Rust $rust} (and to make a lab): run as root" >&2; exit 1
@@ -73,6 +88,7 @@ if [ ${#missing[@]} != 0 ]; then
     if [ "${missing[$i]}" = qemu-system-x86 ]; then missing+=(qemu-utils/bookworm); fi
   done
   "${apt[@]}" install "${missing[@]}" >&2
+  install_spdx
 fi
 
 if has_rust; then exit 0; fi

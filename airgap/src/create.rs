@@ -16,7 +16,8 @@ use kdc_profiles::{definition::BundleDefinition, lock::BundleLock};
 use crate::{
     cache::Cache,
     content::Content,
-    lock::{check_local, plan_locked},
+    document::{self, Origin},
+    lock::{check_local, definition_digest, plan_locked},
     plan::{Part, Planned, Statement, plan},
     problem::{CreateError, Problem, chain},
 };
@@ -76,8 +77,9 @@ pub struct Summary {
 }
 
 /// Builds the bundle that `definition` describes; its paths are relative to `folder`, and folders in
-/// it are packed into `cache`. The same definition, inputs and key give the same bytes. `output`
-/// appears whole, or not at all.
+/// it are packed into `cache`. `created` is the time in the documents
+/// ([`crate::document::created_from`]). The same definition, inputs, time and keys give the same bytes.
+/// `output` appears whole, or not at all.
 ///
 /// # Errors
 /// Every problem with the definition and its inputs at once, or why nothing could be written.
@@ -87,6 +89,7 @@ pub fn create(
     cache: Option<&Cache>,
     output: &Path,
     key: &dyn Signer,
+    created: &str,
     observer: &mut dyn Observer,
 ) -> Result<Summary, CreateError> {
     let planned = plan(definition, folder, cache)?;
@@ -98,6 +101,11 @@ pub fn create(
         name: &definition.name,
         version: &definition.version,
         parameters: &definition.parameters,
+        origin: Origin {
+            created: created.to_owned(),
+            definition: definition_digest(definition),
+            lock: None,
+        },
     };
     build(&head, &planned, cache, output, key, observer)
 }
@@ -116,7 +124,19 @@ pub fn create_locked(
     observer: &mut dyn Observer,
 ) -> Result<Summary, CreateError> {
     let planned = plan_locked(lock, folder, cache)?;
-    let head = Head { name: &lock.name, version: &lock.version, parameters: &lock.parameters };
+    let definition = lock.definition.parse().map_err(|error| CreateError::Problems {
+        problems: vec![Problem { artifact: "the lock".to_owned(), what: format!("{error}") }],
+    })?;
+    let head = Head {
+        name: &lock.name,
+        version: &lock.version,
+        parameters: &lock.parameters,
+        origin: Origin {
+            created: lock.created.clone(),
+            definition,
+            lock: Some(Digest::of(lock.to_text().as_bytes())),
+        },
+    };
     build(&head, &planned, Some(cache), output, key, observer)
 }
 
@@ -125,6 +145,7 @@ struct Head<'a> {
     name: &'a str,
     version: &'a str,
     parameters: &'a BTreeMap<String, String>,
+    origin: Origin,
 }
 
 fn build(
@@ -135,8 +156,11 @@ fn build(
     key: &dyn Signer,
     observer: &mut dyn Observer,
 ) -> Result<Summary, CreateError> {
-    let hashed = hash(planned, cache, observer)?;
-    let index = build_index(head, planned, &hashed);
+    let mut hashed = hash(planned, cache, observer)?;
+    let documents = write_documents(head, planned, &hashed)?;
+    hashed.extend(hash(&documents.planned, None, &mut Silent)?);
+    let all: Vec<&Planned> = planned.iter().chain(&documents.planned).collect();
+    let index = build_index(head, &all, &hashed);
     index.check().map_err(|source| CreateError::Index { source })?;
     let contents: BTreeMap<&Digest, &Part> =
         hashed.iter().map(|(_, (blob, part))| (&blob.digest, *part)).collect();
@@ -158,6 +182,24 @@ fn build(
         digest: Digest::of(&index.to_bytes()),
         signers: key.ids(),
     })
+}
+
+/// The documents about what was planned, in files that live as long as the value.
+fn write_documents(
+    head: &Head<'_>,
+    planned: &[Planned],
+    hashed: &Hashed<'_>,
+) -> Result<document::Written, CreateError> {
+    let Head { name, version, origin, .. } = head;
+    let item = |one| document::Item::read(one, root(one, hashed));
+    let mut items: Vec<_> = planned.iter().map(item).collect();
+    document::write(document::Subject { name, version, origin }, &mut items)
+        .map_err(|source| CreateError::Document { source })
+}
+
+/// Digest of the content itself, or of an image's manifest.
+fn root<'h>(one: &Planned, hashed: &'h Hashed<'_>) -> &'h Digest {
+    &hashed[&one.parts[0].content].0.digest
 }
 
 /// Every distinct content with its blob.
@@ -231,7 +273,7 @@ fn check_stated(part: &Part, blob: &Blob, cache: Option<&Cache>) -> Result<(), S
     }
 }
 
-fn build_index(head: &Head<'_>, planned: &[Planned], hashed: &Hashed<'_>) -> Index {
+fn build_index(head: &Head<'_>, planned: &[&Planned], hashed: &Hashed<'_>) -> Index {
     let mut artifacts: Vec<_> = planned.iter().map(|one| build_artifact(one, hashed)).collect();
     artifacts.sort_by(|left, right| {
         let key =

@@ -23,6 +23,7 @@ mod chart;
 mod content;
 pub mod create;
 mod debian;
+pub mod document;
 pub mod fetch;
 mod folder;
 pub mod layout;

@@ -29,6 +29,8 @@ pub(crate) struct Planned {
     pub(crate) licence: Option<String>,
     /// Where it came from, for people.
     pub(crate) source: Option<String>,
+    /// Where it was fetched from, for documents; nothing for what was on the builder's machine.
+    pub(crate) uri: Option<String>,
     pub(crate) media_type: String,
     /// Root first.
     pub(crate) parts: Vec<Part>,
@@ -189,6 +191,7 @@ impl Planner<'_> {
             unpack_to: definition.unpack_to.clone(),
             licence: definition.licence.clone(),
             source: shown_source(&definition.source),
+            uri: None,
             media_type,
             parts,
         })

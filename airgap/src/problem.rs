@@ -44,6 +44,13 @@ pub enum CreateError {
         #[source]
         source: IndexError,
     },
+    /// The documents about the bundle can't be written to the folder for temporary files.
+    #[error("the documents about the bundle can't be made")]
+    Document {
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
     /// The bundle can't be written.
     #[error("no bundle was written")]
     Write {
@@ -119,6 +126,7 @@ impl CreateError {
                 "run `kdc-install bundle lock -f DEFINITION`, check the lock in, and create again"
             }
             Self::Index { .. } => "correct the definition",
+            Self::Document { .. } => "check the room for temporary files (`TMPDIR`)",
             Self::Write { source: WriteError::Changed { .. } | WriteError::Read { .. } } => {
                 "let nothing change the inputs while a bundle is created, then try again"
             }

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kdc_airgap::{CreateError, Silent, create};
+use kdc_airgap::{CreateError, Silent, create, document::EPOCH};
 use kdc_bundles::{
     index::{ArtifactKind, Digest},
     keys::TrustedKeys,
@@ -81,7 +81,7 @@ impl Inputs {
 
     fn create(&self, artifacts: &str, key: &SigningKey) -> Result<PathBuf, CreateError> {
         let output = self.at("out.bundle");
-        create(&definition(artifacts), self.0.path(), None, &output, key, &mut Silent)?;
+        create(&definition(artifacts), self.0.path(), None, &output, key, EPOCH, &mut Silent)?;
         Ok(output)
     }
 
@@ -125,7 +125,7 @@ fn files_and_images_of_each_platform_go_in_and_come_out() {
     ];
     let bundle = open(&inputs.create(&artifacts.concat(), &key).unwrap(), &key);
     let index = bundle.index();
-    assert_eq!(index.artifacts.len(), 5);
+    assert_eq!(index.artifacts.len(), 5 + 2, "and two documents");
     let tool = index.find(ArtifactKind::Binary, "tool", "linux/amd64").unwrap();
     assert_eq!(bundle.read_blob(&tool.digest, 1 << 24).unwrap(), [7; 3_000_000]);
     let arm = index.find(ArtifactKind::Image, "app:1", "linux/arm64").unwrap();
@@ -135,7 +135,7 @@ fn files_and_images_of_each_platform_go_in_and_come_out() {
     let one = index.find(ArtifactKind::Image, "one:1", "linux/amd64").unwrap();
     let amd = index.find(ArtifactKind::Image, "app:1", "linux/amd64").unwrap();
     assert_eq!(one.blobs, amd.blobs, "the same image is kept once");
-    assert_eq!(index.blobs.len(), 2 + 3 + 3);
+    assert_eq!(index.blobs.len(), 2 + 3 + 3 + 2);
 }
 
 #[test]

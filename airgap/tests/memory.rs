@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use kdc_airgap::{Silent, create};
+use kdc_airgap::{Silent, create, document::EPOCH};
 use kdc_bundles::{keys::TrustedKeys, signing::SigningKey, verify::verify};
 use kdc_profiles::definition::{ArtifactDefinition, BundleDefinition, Source};
 
@@ -41,7 +41,7 @@ fn creating_and_proving_a_large_bundle_stays_under_64_mib() {
     };
     let key = SigningKey::generate().unwrap();
     let output = folder.path().join("large.bundle");
-    create(&definition, folder.path(), None, &output, &key, &mut Silent).unwrap();
+    create(&definition, folder.path(), None, &output, &key, EPOCH, &mut Silent).unwrap();
     println!("peak after create: {} KiB", peak_kib());
     assert!(peak_kib() < LIMIT_KIB);
     let keys = TrustedKeys::new(vec![key.public()]).unwrap();

@@ -309,7 +309,7 @@ mod tests {
     fn one_key_twice_is_one_and_two_keys_with_one_id_are_refused() {
         let key = TrustedKey::parse(KEY, "text").unwrap();
         let keys = TrustedKeys::new(vec![key.clone(), key.clone()]).unwrap();
-        assert_eq!(keys.keys(), [key.clone()]);
+        assert_eq!(keys.keys(), std::slice::from_ref(&key));
         let mut bytes = key.bytes;
         bytes[41] ^= 1;
         let other = TrustedKey::parse(&BASE64_STANDARD.encode(bytes), "text").unwrap();

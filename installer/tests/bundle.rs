@@ -49,7 +49,7 @@ fn a_bundle_is_made_proved_shown_and_refused_when_changed() {
 
     let create = "bundle create -f b.yaml -o kdc.bundle --key site.key";
     expect(at, create, 2, "no terminal");
-    expect(at, &format!("{create} --password-file password"), 0, "1 artifacts, 1 blobs");
+    expect(at, &format!("{create} --password-file password"), 0, "3 artifacts, 3 blobs");
     let again = "bundle create -f b.yaml -o again.bundle --key site.key --password-file password";
     expect(at, again, 0, "signed with key");
     let bytes = fs_err::read(at.join("kdc.bundle")).unwrap();

@@ -9,7 +9,7 @@
 //! come when a bundle is made.
 
 mod closure;
-mod index;
+pub(crate) mod index;
 mod keyring;
 mod relation;
 mod release;

@@ -51,10 +51,14 @@ pub struct LockRequest<'a> {
     pub now: SystemTime,
 }
 
-/// The digest by which a lock knows its definition. Comments and order of fields don't count.
+/// The digest by which a lock and a provenance know a definition. Comments and the order of fields
+/// and artifacts don't count: they don't change the bundle either.
 #[must_use]
 pub fn definition_digest(definition: &BundleDefinition) -> Digest {
-    digest_of(definition)
+    let mut definition = definition.clone();
+    let key = |one: &ArtifactDefinition| (one.kind.clone(), one.name.clone(), one.platform.clone());
+    definition.artifacts.sort_by_key(key);
+    digest_of(&definition)
 }
 
 fn digest_of(value: &impl Serialize) -> Digest {
@@ -186,7 +190,7 @@ fn finish(request: &LockRequest<'_>, artifacts: Vec<LockedArtifact>) -> BundleLo
 }
 
 /// RFC 3339 in UTC, to the second.
-fn render_time(time: SystemTime) -> String {
+pub(crate) fn render_time(time: SystemTime) -> String {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
     let (days, second) = (since / 86_400, since % 86_400);
     // The calendar of days since 1 March 0, in which leap days come last (Howard Hinnant's).

@@ -76,6 +76,7 @@ impl Planner<'_> {
             unpack_to: locked.unpack_to.clone(),
             licence: locked.licence.clone(),
             source: source(&locked.uri),
+            uri: (!is_here(&locked.uri)).then(|| locked.uri.clone()),
             media_type: locked.media_type.clone(),
             parts,
         })
@@ -136,9 +137,16 @@ fn part(
     Ok(Part { content, whole_file: true, stated: Some((digest, by)) })
 }
 
+/// What addresses on the builder's machine begin with.
+const HERE: [&str; 4] = ["path:", "folder:", "layout:", "file:"];
+
+fn is_here(uri: &str) -> bool {
+    HERE.iter().any(|scheme| uri.starts_with(scheme))
+}
+
 /// Where it came from, for people; never a place on the builder's machine.
 fn source(uri: &str) -> Option<String> {
-    for scheme in ["path:", "folder:", "layout:", "file:"] {
+    for scheme in HERE {
         if let Some(place) = uri.strip_prefix(scheme) {
             let (path, name) = place.split_once('#').map_or((place, None), |(p, n)| (p, Some(n)));
             let path = relative(Path::new(path))?;

@@ -1,6 +1,6 @@
 //! Locks: what they keep, when they change, and that the same lock gives the same bytes.
 
-use kdc_airgap::{LockError, Silent, create, create_locked, definition_digest};
+use kdc_airgap::{LockError, Silent, create, create_locked, definition_digest, document::EPOCH};
 use kdc_bundles::{index::ArtifactKind, keys::TrustedKeys, open::BundleFile, signing::SigningKey};
 use kdc_profiles::lock::{self, BundleLock};
 
@@ -151,7 +151,8 @@ fn a_definition_of_what_is_elsewhere_needs_a_lock() {
     let key = SigningKey::generate().unwrap();
     let (definition, cache, output) =
         (definition(&mixed(&server)), builder.cache(), builder.at("out.bundle"));
-    let result = create(&definition, builder.home.path(), Some(&cache), &output, &key, &mut Silent);
+    let result =
+        create(&definition, builder.home.path(), Some(&cache), &output, &key, EPOCH, &mut Silent);
     let error = result.unwrap_err();
     assert!(error.hint().unwrap().contains("bundle lock"), "{error}");
     assert!(error.to_string().contains("file `a`") && !output.exists(), "{error}");
@@ -166,7 +167,7 @@ fn a_definition_of_local_files_is_searched_for_images_without_a_lock() {
     let (cache, output) = (builder.cache(), builder.at("out.bundle"));
     let make = |body: &str| {
         let definition = definition(body);
-        create(&definition, builder.home.path(), Some(&cache), &output, &key, &mut Silent)
+        create(&definition, builder.home.path(), Some(&cache), &output, &key, EPOCH, &mut Silent)
     };
     let error = make(body).unwrap_err().to_string();
     assert!(error.contains("busybox:1.37 (pod.yaml") && error.contains("no such image"), "{error}");

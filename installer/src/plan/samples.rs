@@ -72,6 +72,19 @@ pub(crate) fn index() -> Index {
     ])
 }
 
+/// The same with the documents that `bundle create` adds.
+pub(crate) fn index_with_documents() -> Index {
+    let whole = index();
+    let blobs =
+        whole.artifacts.iter().map(|one| whole.blob(&one.digest).expect("its blob").clone());
+    let mut parts: Vec<(Artifact, Blob)> = whole.artifacts.iter().cloned().zip(blobs).collect();
+    for name in ["provenance.json", "sbom.spdx.json"] {
+        let (made, blob) = artifact(ArtifactKind::Document, name, MIB, &[]);
+        parts.push((Artifact { platform: None, ..made }, blob));
+    }
+    index_of(&parts)
+}
+
 /// The same with the runtime as upstream releases it: archives and a binary, no packages.
 pub(crate) fn index_with_archives() -> Index {
     use ArtifactKind::{Archive, Binary};

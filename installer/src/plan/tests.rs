@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use kdc_agent::step::Step;
+use kdc_bundles::index::{Artifact, ArtifactKind};
 use proptest::prelude::*;
 
 use super::*;
@@ -69,6 +70,27 @@ fn every_blob_a_step_names_is_sent_and_nothing_else() {
             }
         }
         assert_eq!(named.into_iter().collect::<Vec<_>>(), node.blobs, "{}", node.name);
+    }
+}
+
+#[test]
+fn documents_stay_on_the_builder_s_side() {
+    let cluster = samples::cluster();
+    let index = samples::index_with_documents();
+    let documents: Vec<_> =
+        index.artifacts.iter().filter(|one| one.kind == ArtifactKind::Document).collect();
+    assert_eq!(documents.len(), 2);
+    let with = plan_from(&index, &cluster, &samples::facts(&cluster)).expect("plan");
+    let without = good();
+    for (with, without) in with.nodes.iter().zip(&without.nodes) {
+        let sent = |one: &&&Artifact| one.blobs.iter().any(|blob| with.blobs.contains(blob));
+        assert_eq!(documents.iter().find(sent), None, "{}", with.name);
+        assert_eq!(
+            (&with.blobs, with.bytes_to_send, &with.peak_disk_bytes),
+            (&without.blobs, without.bytes_to_send, &without.peak_disk_bytes)
+        );
+        let text = serde_json::to_string(&with.plan.steps).expect("steps");
+        assert!(documents.iter().all(|one| !text.contains(one.digest.hex())), "{}", with.name);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kdc_airgap::{Cache, Summary};
+use kdc_airgap::{Cache, Summary, document};
 use kdc_bundles::signing::{self, SigningKey, SigningKeys};
 use kdc_profiles::definition::Source;
 
@@ -61,8 +61,11 @@ impl Create {
                 let folders = definition.artifacts.iter();
                 let mut folders = folders.filter(|one| matches!(one.source, Source::Folder(_)));
                 let cache = folders.next().map(|_| Cache::open_default()).transpose()?;
-                let cache = cache.as_ref();
-                kdc_airgap::create(&definition, folder, cache, save, &keys, &mut shown)?
+                let epoch = std::env::var("SOURCE_DATE_EPOCH").ok();
+                let created = document::created_from(epoch.as_deref())
+                    .map_err(|what| BundleCommandError::Epoch { what })?;
+                let (cache, shown) = (cache.as_ref(), &mut shown);
+                kdc_airgap::create(&definition, folder, cache, save, &keys, &created, shown)?
             }
         };
         self.show(screen, &summary);

@@ -86,6 +86,20 @@ pub enum BundleCommandError {
         #[source]
         source: std::io::Error,
     },
+    /// The time that the environment states is none.
+    #[error("{what}")]
+    Epoch {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The bundle was made without such a document.
+    #[error("the bundle `{}` has no `{name}`", path.display())]
+    NoDocument {
+        /// The file.
+        path: PathBuf,
+        /// The document.
+        name: &'static str,
+    },
     /// A secret key can't be made or used.
     #[error(transparent)]
     Signing(#[from] SigningError),
@@ -157,7 +171,8 @@ impl BundleCommandError {
             | Self::TrustChange { .. }
             | Self::TrustWrite { .. } => "BDL-002",
             Self::Signing(_) => "BDL-003",
-            Self::Definition(_) => "BDL-004",
+            Self::Definition(_) | Self::Epoch { .. } => "BDL-004",
+            Self::NoDocument { .. } => "BDL-013",
             Self::Create(_) => "BDL-005",
             Self::NoTerminal { .. }
             | Self::Terminal(_)
@@ -193,6 +208,10 @@ impl BundleCommandError {
             }
             Self::Signing(error) => error.hint(),
             Self::Definition(error) => error.hint(),
+            Self::Epoch { .. } => Some("unset it, or give seconds since 1970".to_owned()),
+            Self::NoDocument { .. } => {
+                Some("build it again with `kdc-install bundle create`".to_owned())
+            }
             Self::Create(error) => error.hint(),
             Self::Lock(error) => error.hint(),
             Self::Fetch(error) => error.hint(),
@@ -228,6 +247,8 @@ impl BundleCommandError {
             | Self::TrustWrite { .. }
             | Self::Signing(_)
             | Self::Definition(_)
+            | Self::Epoch { .. }
+            | Self::NoDocument { .. }
             | Self::Create(_)
             | Self::Lock(_)
             | Self::Fetch(_)
@@ -253,7 +274,7 @@ mod tests {
     #[test]
     fn every_code_is_documented() {
         let docs = include_str!("../../../../docs/errors.md");
-        for number in 1..=9 {
+        for number in (1..=9).chain([13]) {
             assert!(docs.contains(&format!("| BDL-{number:03} |")), "BDL-{number:03}");
         }
     }

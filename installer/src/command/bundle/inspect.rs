@@ -7,7 +7,7 @@ use kdc_bundles::{
     open::{BundleFile, read_unproved},
 };
 
-use super::{BundleCommandError, load_keys, open, refused};
+use super::{BundleCommandError, documents, documents::ViewArguments, load_keys, open, refused};
 use crate::{
     command::arguments::KeyArguments,
     show::{Screen, plain::render_bytes, table},
@@ -16,18 +16,23 @@ use crate::{
 /// Show what is in a bundle
 ///
 /// With --key the signature and the index are proved first, but no content is read: `bundle verify`
-/// does that. Without --key nothing is proved, and it says so.
+/// does that. Without --key nothing is proved, and it says so. Documents are printed only proved, with
+/// --key or the keys that this site trusts.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:\n  \
     kdc-install bundle inspect kdc.bundle\n  \
-    kdc-install bundle inspect kdc.bundle --key site.key.pub --output json")]
+    kdc-install bundle inspect kdc.bundle --key site.key.pub --output json\n  \
+    kdc-install bundle inspect kdc.bundle --licenses\n  \
+    kdc-install bundle inspect kdc.bundle --key site.key.pub --sbom > sbom.spdx.json")]
 pub(super) struct Inspect {
     /// The bundle
     #[arg(value_name = "FILE")]
     bundle: PathBuf,
-    /// Prove signature and index against this public key; may be given several times
+    /// Prove signature and index against this public key or trust file; may be given several times
     #[arg(long = "key", value_name = "KEY.pub")]
     keys: Vec<PathBuf>,
+    #[command(flatten)]
+    view: ViewArguments,
 }
 
 #[derive(serde::Serialize)]
@@ -55,17 +60,28 @@ struct Listed<'a> {
 impl Inspect {
     pub(super) fn run(&self, screen: &Screen) -> Result<(), BundleCommandError> {
         drop(open(&self.bundle)?);
-        if self.keys.is_empty() {
+        if self.keys.is_empty() && self.view.document().is_none() {
             let found = read_unproved(&self.bundle).map_err(refused(&self.bundle))?;
             screen
                 .say("nothing was proved: without --key this is only what the file says of itself");
             let key = super::listed(&found.claimed_signers);
-            show(screen, false, key, &found.index, &found.digest, found.file_bytes);
+            if self.view.licenses {
+                documents::show_licences(screen, &found.index, false);
+            } else {
+                show(screen, false, key, &found.index, &found.digest, found.file_bytes);
+            }
             return Ok(());
         }
         let keys = load_keys(&KeyArguments { keys: self.keys.clone() })?;
         let found = BundleFile::open(&self.bundle, &keys).map_err(refused(&self.bundle))?;
         screen.say("signature and index are proved; content was not read (`bundle verify` does)");
+        if let Some(name) = self.view.document() {
+            return documents::print(screen, &self.bundle, &found, name);
+        }
+        if self.view.licenses {
+            documents::show_licences(screen, found.index(), true);
+            return Ok(());
+        }
         let key = found.signer().to_string();
         show(screen, true, key, found.index(), found.digest(), found.file_bytes());
         Ok(())

@@ -67,7 +67,12 @@ fn read(path: &Path) -> Result<(String, fs_err::File), BundleCommandError> {
     let wrong = |source| BundleCommandError::from(KeyError::Read { source });
     let mut file = fs_err::File::open(path).map_err(wrong)?;
     let mut text = String::new();
-    (&mut file).take(MAX_BYTES).read_to_string(&mut text).map_err(wrong)?;
+    (&mut file).take(MAX_BYTES + 1).read_to_string(&mut text).map_err(wrong)?;
+    // Never read in part: the part left out may be the one that retires a key.
+    if text.len() as u64 > MAX_BYTES {
+        let origin = path.display().to_string();
+        return Err(KeyError::Malformed { origin, what: "it is larger than 256 KiB" }.into());
+    }
     Ok((text, file))
 }
 
@@ -237,6 +242,15 @@ mod tests {
         std::os::unix::fs::symlink("nowhere", site.at("trust.yaml")).unwrap();
         let error = site.load(&[], NOW).unwrap_err();
         assert!(matches!(error, BundleCommandError::Key(KeyError::Read { .. })), "{error}");
+    }
+
+    #[test]
+    fn a_trust_file_is_never_read_in_part() {
+        let (site, a) = (Site::new(), key());
+        let padding = format!("# {}\n", "x".repeat(MAX_BYTES as usize));
+        site.trust(&[(&a, &format!("{padding}  retired: true\n"))]);
+        let error = site.load(&[], NOW).unwrap_err();
+        assert!(error.to_string().contains("larger than"), "{error}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use kdc_bundles::{error::VerifyError, keys::KeyId};
 use crate::show::{Complaint, Look, Screen};
 
 mod create;
+mod documents;
 mod error;
 mod fetching;
 mod inspect;
@@ -32,7 +33,8 @@ pub(crate) use self::keys::load_keys;
     kdc-install bundle lock -f bundle.yaml\n  \
     kdc-install bundle create -f bundle.yaml -o kdc.bundle --key site.key\n  \
     kdc-install bundle verify kdc.bundle --key site.key.pub\n  \
-    kdc-install bundle inspect kdc.bundle")]
+    kdc-install bundle inspect kdc.bundle\n  \
+    kdc-install bundle trust add site.key.pub")]
 pub(crate) struct BundleCommand {
     #[command(subcommand)]
     action: Action,
