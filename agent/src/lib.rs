@@ -21,4 +21,5 @@ pub mod serve;
 mod small_disk;
 pub mod step;
 pub mod store;
+pub mod traffic;
 pub mod wire;

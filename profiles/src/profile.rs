@@ -97,6 +97,14 @@ pub enum Acceptance {
     NoOutsideTraffic,
 }
 
+impl Acceptance {
+    /// Test pods prove it, so the bundle must bring an image for them.
+    #[must_use]
+    pub fn needs_pods(self) -> bool {
+        matches!(self, Self::PodToPod | Self::ServiceByName)
+    }
+}
+
 /// A profile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

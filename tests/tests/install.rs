@@ -117,14 +117,44 @@ fn three_fresh_servers_become_a_cluster_and_then_themselves_again() {
     for phase in ["note control-plane-init: [certs]", "note join: [kubelet-start]"] {
         assert!(said.contains(phase), "kubeadm's phases are not told: {said}");
     }
+    for server in &servers {
+        let proved =
+            format!("proved no pod, kubelet, containerd or kdc-agent of {} ", server.name());
+        assert!(said.contains(&proved), "{proved} is not told: {said}");
+    }
     assert_not_shown(&generated_secrets(&servers[0]), &servers, &operator, &shown);
 
     nothing_to_do(&operator, &servers);
+    let outside = capture.stop().unwrap();
+    assert!(outside.is_empty(), "packets left the lab: {outside:#?}");
+    a_pod_that_reaches_outside_is_told(&operator, &servers[0]);
 
+    let capture = lab.capture(&["10.244.0.0/16", "10.96.0.0/12"]).unwrap();
     operator.undo().unwrap();
     assert_as_before(&before, &servers);
     let outside = capture.stop().unwrap();
     assert!(outside.is_empty(), "packets left the lab: {outside:#?}");
+}
+
+/// What the bridge's capture would see, kdc proves by itself: with the pod, and where to.
+fn a_pod_that_reaches_outside_is_told(operator: &Operator, control_plane: &LightServer) {
+    let tries = "--restart=Never --image-pull-policy=IfNotPresent -- timeout 4 wget -q -O - http://192.0.2.1/";
+    kubectl(control_plane, &format!("run outside --image=docker.io/kdc/busybox:1 {tries}"));
+    // It ends without an answer; connection tracking remembers for two minutes.
+    let over = "for i in $(seq 60); do kubectl --kubeconfig /etc/kubernetes/admin.conf \
+                --cache-dir /run/test-kubectl get pod outside -o jsonpath={.status.phase} \
+                | grep -q Failed && exit 0; sleep 0.5; done; exit 1";
+    sh(control_plane, over);
+    kubectl(control_plane, "delete pod outside --grace-period=0 --force");
+    sh(control_plane, "rm /var/lib/kdc/acceptance.json");
+    let arguments = operator.with_bundle(&["apply", "--output", "plain", "--yes"]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let refused = operator.run(&arguments).unwrap();
+    let said = refused.stdout_text() + &refused.stderr_text();
+    assert_eq!(refused.code, 4, "{said}");
+    for part in ["KDC-025", "NOT PROVED no pod", "pod 10.244.", "reached for 192.0.2.1:80/tcp"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
 }
 
 /// A second apply says so, is quick, and writes not one file that it would have to write.

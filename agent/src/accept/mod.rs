@@ -1,23 +1,26 @@
 //! Acceptance: what the profile promises, proved from inside the cluster.
 //!
-//! On a control plane, with `kubectl` and the admin kubeconfig: the API is ready, every node is
-//! Ready; then a DaemonSet of tiny web servers is put into a namespace of its own, and from the pod
-//! on each node every other pod is fetched by address, and a Service by name. The namespace is
-//! removed at the end whatever happened, and one that a cut-off acceptance left is removed first.
+//! On a control plane, with `kubectl` and the admin kubeconfig, and only what the profile claims:
+//!
+//! | Claim | Proof |
+//! |---|---|
+//! | `api-healthy` | the API server says it is ready |
+//! | `nodes-ready` | every node is Ready |
+//! | `pod-to-pod` | the test pod on each node fetches every other node's by address |
+//! | `service-by-name` | the test pod on each node fetches the Service of all by name |
+//! | `no-outside-traffic` | every node's own look ([`crate::traffic`]), handed in as made elsewhere |
+//!
+//! The test pods are a `DaemonSet` of tiny web servers in a namespace of its own. It is removed at the
+//! end whatever happened, and one that a cut-off acceptance left is removed first.
 
 mod error;
+mod fetch;
 mod manifests;
 mod record;
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
+use kdc_profiles::profile::Acceptance;
 use serde::Deserialize;
 
 pub use error::AcceptError;
@@ -32,34 +35,32 @@ use crate::{
 const NAMESPACE: &str = "kdc-acceptance";
 const POLL: Duration = Duration::from_secs(1);
 
-/// `kubectl exec`s that run at once: each costs this node a process and the API server a stream.
-const AT_ONCE: usize = 8;
-
-/// How long one fetch may take; busybox's `wget -T` is broken in some builds, so kubectl's own
-/// process is bounded instead.
-const FETCH_SECS: u64 = 15;
-
-/// Tries of a fetch: rules for a new Service and DNS records take a moment.
-const FETCH_TRIES: u32 = 5;
-
 /// What to prove.
 #[derive(Debug, Clone)]
 pub struct Asked {
-    /// Image with a busybox, present on every node.
+    /// Image with a busybox, present on every node; empty where no claim needs one.
     pub image: String,
     /// What it is about; the nodes named there must take part.
     pub subject: AcceptanceSubject,
     /// For everything together.
     pub timeout_secs: u64,
+    /// Proofs that were made on the nodes already.
+    pub elsewhere: Vec<Proof>,
 }
 
-/// Make every proof, in a stable order; those that fail are in the list too. When all of them hold,
-/// that is on record here before this answers.
+/// Make the proof of every claim, in a stable order, those made elsewhere last; those that fail are in
+/// the list too. When all of them hold, that is on record here before this answers.
 ///
 /// # Errors
 /// When the proofs can't be made (no kubeconfig, no `kubectl`) or the test objects stay.
 pub fn accept(host: &dyn Host, asked: &Asked) -> Result<Vec<Proof>, AcceptError> {
-    let proofs = prove(host, asked)?;
+    let mut proofs = prove(host, asked)?;
+    proofs.extend(asked.elsewhere.iter().cloned());
+    let traffic = asked.subject.claims.contains(&Acceptance::NoOutsideTraffic);
+    if traffic && asked.elsewhere.is_empty() {
+        let why = "could not look: no node was asked".to_owned();
+        proofs.push(proof("nothing reaches outside", Err(why)));
+    }
     record::keep(host, asked.subject.clone(), &proofs)?;
     Ok(proofs)
 }
@@ -73,12 +74,32 @@ fn prove(host: &dyn Host, asked: &Asked) -> Result<Vec<Proof>, AcceptError> {
         ends_unix_ms: host.now_unix_ms() + asked.timeout_secs.saturating_mul(1000),
         total_secs: asked.timeout_secs,
     };
-    let mut proofs = vec![cluster.prove_api()?];
-    if proofs[0].holds {
-        let nodes: Vec<String> = asked.subject.runs.keys().cloned().collect();
+    let claims = &asked.subject.claims;
+    let claimed = |claim| claims.contains(&claim);
+    let pods = fetch::Wanted {
+        pods: claimed(Acceptance::PodToPod),
+        service: claimed(Acceptance::ServiceByName),
+    };
+    let (health, ready) = (claimed(Acceptance::ApiHealthy), claimed(Acceptance::NodesReady));
+    if !(health || ready || pods.any()) {
+        return Ok(Vec::new());
+    }
+    // Everything else is asked of the API: one that is not healthy is told though it isn't claimed.
+    let api = cluster.prove_api()?;
+    let (healthy, mut proofs) = (api.holds, Vec::new());
+    if health || !healthy {
+        proofs.push(api);
+    }
+    if !healthy {
+        return Ok(proofs);
+    }
+    let nodes: Vec<String> = asked.subject.runs.keys().cloned().collect();
+    if ready {
         proofs.extend(cluster.prove_nodes(&nodes)?);
+    }
+    if pods.any() {
         cluster.remove_namespace()?;
-        let made = cluster.prove_pods(&asked.image, &nodes);
+        let made = cluster.prove_pods(&asked.image, &nodes, pods);
         cluster.remove_namespace()?;
         proofs.extend(made?);
     }
@@ -217,7 +238,12 @@ impl Cluster<'_> {
         Ok(proofs)
     }
 
-    fn prove_pods(&self, image: &str, nodes: &[String]) -> Result<Vec<Proof>, AcceptError> {
+    fn prove_pods(
+        &self,
+        image: &str,
+        nodes: &[String],
+        wanted: fetch::Wanted,
+    ) -> Result<Vec<Proof>, AcceptError> {
         let objects = manifests::objects(NAMESPACE, image).to_string();
         let apply = Self::kubectl(&["apply", "-f", "-"]).with_input(objects);
         let output = self.host.run(&apply)?;
@@ -231,79 +257,9 @@ impl Cluster<'_> {
             Ok(pods_by_node(pods, nodes))
         })?;
         match pods {
-            Ok(pods) => Ok(self.fetch_all(&pods)),
+            Ok(pods) => Ok(self.fetch_all(&pods, wanted)),
             Err(reason) => Ok(vec![proof("a test pod runs on every node", Err(reason))]),
         }
-    }
-
-    /// Every ordered pair of nodes, and the Service from every node.
-    fn fetch_all(&self, pods: &BTreeMap<String, Pod>) -> Vec<Proof> {
-        let service = format!("{}.{NAMESPACE}", manifests::SERVICE);
-        let mut fetches: Vec<Fetch> = Vec::new();
-        for (from, pod) in pods {
-            for (to, target) in pods.iter().filter(|(to, _)| *to != from) {
-                fetches.push(Fetch {
-                    claim: format!("pod on {from} reaches pod on {to}"),
-                    pod: pod.name.clone(),
-                    url: format!("http://{}:{}/", bracketed(&target.address), manifests::PORT),
-                    answers: vec![to.clone()],
-                });
-            }
-            fetches.push(Fetch {
-                claim: format!("pod on {from} reaches Service {service} by name"),
-                pod: pod.name.clone(),
-                url: format!("http://{service}/"),
-                answers: pods.keys().cloned().collect(),
-            });
-        }
-        let next = AtomicUsize::new(0);
-        let proofs: Mutex<BTreeMap<usize, Proof>> = Mutex::default();
-        std::thread::scope(|scope| {
-            for _ in 0..AT_ONCE.min(fetches.len()) {
-                scope.spawn(|| {
-                    while let Some((place, fetch)) = {
-                        let place = next.fetch_add(1, Ordering::Relaxed);
-                        fetches.get(place).map(|fetch| (place, fetch))
-                    } {
-                        let made = proof(fetch.claim.clone(), self.fetch(fetch));
-                        let mut proofs =
-                            proofs.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                        proofs.insert(place, made);
-                    }
-                });
-            }
-        });
-        let proofs = proofs.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        proofs.into_values().collect()
-    }
-
-    fn fetch(&self, fetch: &Fetch) -> Result<String, String> {
-        let program = Self::kubectl(&[
-            "exec", "-n", NAMESPACE, &fetch.pod, "--", "wget", "-q", "-O", "-", &fetch.url,
-        ])
-        .within_secs(FETCH_SECS);
-        let mut last = String::new();
-        for attempt in 0..FETCH_TRIES {
-            if attempt > 0 {
-                self.host.sleep(POLL);
-            }
-            match self.host.run(&program) {
-                Ok(output) if output.good() => {
-                    let text = output.text();
-                    let answer = text.trim();
-                    if fetch.answers.iter().any(|node| node == answer) {
-                        return Ok(format!("answered by {answer}"));
-                    }
-                    last = format!("an unexpected answer: `{}`", answer.escape_default());
-                }
-                Ok(output) => last = output.tail(),
-                Err(error) => last = error.to_string(),
-            }
-            if self.over() {
-                break;
-            }
-        }
-        Err(format!("{}: {last}", fetch.url))
     }
 
     /// Remove our namespace and wait until it is gone. Has a minute of its own: cleaning up must
@@ -332,18 +288,6 @@ impl Cluster<'_> {
             self.host.sleep(POLL);
         }
     }
-}
-
-struct Fetch {
-    claim: String,
-    pod: String,
-    url: String,
-    /// Node names that may answer.
-    answers: Vec<String>,
-}
-
-fn bracketed(address: &str) -> String {
-    if address.contains(':') { format!("[{address}]") } else { address.to_owned() }
 }
 
 fn readiness(node: Option<&NodeObject>) -> Result<String, String> {

@@ -75,8 +75,8 @@ pub(super) fn modules(facts: &Facts, needs: &Needs) -> Judgement {
 /// What an install writes to.
 const WRITTEN: &[&str] = &["/etc", "/usr", "/usr/local/bin", "/var/lib", "/run", "/opt"];
 
-/// Where programs are started from.
-const STARTED: &[&str] = &["/usr", "/usr/local/bin", "/var/lib"];
+/// Where programs are started from; CNI's lie in `/opt/cni/bin`.
+const STARTED: &[&str] = &["/usr", "/usr/local/bin", "/var/lib", "/opt"];
 
 /// Paths whose file system is mounted with `option`, as far as one is seen.
 fn mounted_with<'p>(

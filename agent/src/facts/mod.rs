@@ -235,6 +235,11 @@ pub fn collect(look: &Look, ownership: Ownership, ours: &Ours) -> Facts {
     }
 }
 
+/// Addresses on this machine's links.
+pub(crate) fn own_addresses() -> Known<Vec<Address>> {
+    network::probe_addresses(&Look::machine())
+}
+
 /// Milliseconds since the epoch; 0 for a clock before it.
 #[must_use]
 pub fn now_unix_ms() -> u64 {

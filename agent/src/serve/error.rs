@@ -59,6 +59,22 @@ pub enum ServeError {
         /// What was given.
         name: String,
     },
+    /// A value that no run needs.
+    #[error("the value `{name}` has {bytes} bytes; at most {limit} are taken")]
+    ValueSize {
+        /// Its name.
+        name: String,
+        /// Its size.
+        bytes: usize,
+        /// The most.
+        limit: usize,
+    },
+    /// The installer named a range that is none.
+    #[error("what belongs to the cluster can't be read: {reason}")]
+    Range {
+        /// Which text, and what is wrong with it.
+        reason: String,
+    },
     /// Not a control plane (yet).
     #[error("this node has no {path}")]
     NoKubeconfig {
@@ -119,6 +135,8 @@ impl ServeError {
             Self::Host(_) => "AGENT-033",
             Self::Internal => "AGENT-034",
             Self::Stopped { .. } => "AGENT-035",
+            Self::Range { .. } => "AGENT-036",
+            Self::ValueSize { .. } => "AGENT-037",
         }
     }
 
@@ -147,7 +165,11 @@ impl ServeError {
             Self::Stopped { failure, .. } => return failure.hint.clone(),
             Self::Run(error) => return error.hint(),
             Self::Host(error) => return error.hint(),
-            Self::ValueName { .. } | Self::NothingInForce | Self::Internal => return None,
+            Self::ValueName { .. }
+            | Self::ValueSize { .. }
+            | Self::Range { .. }
+            | Self::NothingInForce
+            | Self::Internal => return None,
         })
     }
 }

@@ -17,9 +17,13 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use kdc_profiles::cidr::Cidr;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::mpsc::{self, Sender},
+    sync::{
+        Semaphore,
+        mpsc::{self, Sender},
+    },
 };
 
 #[cfg(test)]
@@ -32,6 +36,7 @@ use crate::{
     run,
     step::BlobSource,
     store::{EmptyShelf, Shelf, Store, StoreError},
+    traffic,
     wire::{
         Failure, Hello, Message, PROTOCOL, Reply, Request, RequestBody,
         frame::{self, FrameError, FrameReader},
@@ -40,6 +45,9 @@ use crate::{
 
 /// Answers that may wait for a slow link.
 const WAITING_MESSAGES: usize = 256;
+
+/// Requests worked on at once; the next one waits in the pipe. An installer has a handful under way.
+const MOST_REQUESTS: usize = 32;
 
 /// Where things are on this node.
 #[derive(Debug, Clone)]
@@ -101,11 +109,14 @@ where
     frame::write(&mut output, &hello).await?;
     let writer = tokio::spawn(write_all(output, queue));
     let mut requests = FrameReader::new(input);
+    let places = Arc::new(Semaphore::new(MOST_REQUESTS));
     let ended = loop {
+        let place = Arc::clone(&places).acquire_owned().await.expect("never closed");
         match requests.next::<Request>().await {
             Ok(Some(request)) => {
                 let (session, replies) = (Arc::clone(&session), replies.clone());
                 tokio::spawn(async move {
+                    let _place = place;
                     let result = answer(&session, request.body, &replies).await;
                     // The other side may be gone; then nobody waits for this.
                     let _ = replies.send(Message::Reply { id: request.id, result }).await;
@@ -179,6 +190,10 @@ fn answer_blocking(session: &Session, body: RequestBody) -> Result<Reply, Failur
             session.must_be_root()?;
             Ok(Reply::Acceptance { record: accept::recorded(host)?.map(Box::new) })
         }
+        RequestBody::OutsideTraffic { node, inside, pods } => {
+            session.must_be_root()?;
+            outside_traffic(host, node, &inside, &pods)
+        }
         changing => {
             session.must_hold()?;
             change(session, changing)
@@ -203,8 +218,8 @@ fn change(session: &Session, body: RequestBody) -> Result<Reply, Failure> {
         RequestBody::Provide { run, name, value } => {
             Ok(runs::provide(host, places, &run, &name, &value)?)
         }
-        RequestBody::Accept { image, subject, timeout_secs } => {
-            let asked = accept::Asked { image, subject, timeout_secs };
+        RequestBody::Accept { image, subject, timeout_secs, elsewhere } => {
+            let asked = accept::Asked { image, subject, timeout_secs, elsewhere };
             Ok(Reply::Accepted { proofs: accept::accept(host, &asked)? })
         }
         RequestBody::MintJoin { ttl_secs } => Ok(control::mint_join(host, ttl_secs)?),
@@ -221,6 +236,7 @@ fn change(session: &Session, body: RequestBody) -> Result<Reply, Failure> {
         | RequestBody::Attach { .. }
         | RequestBody::Runs
         | RequestBody::Kubeconfig
+        | RequestBody::OutsideTraffic { .. }
         | RequestBody::Acceptance => Err(ServeError::Internal.into()),
     }
 }
@@ -232,6 +248,22 @@ fn take_hold(session: &Session, holder: &str, cluster: &str) -> Result<Reply, Fa
         *hold = Some(Hold::take(&session.places.volatile, holder, cluster)?);
     }
     Ok(Reply::Done)
+}
+
+fn outside_traffic(
+    host: &dyn Host,
+    node: String,
+    inside: &[String],
+    pods: &[String],
+) -> Result<Reply, Failure> {
+    let ranges = |texts: &[String]| {
+        let range = |text: &String| {
+            text.parse::<Cidr>().map_err(|cause| ServeError::Range { reason: cause.to_string() })
+        };
+        texts.iter().map(range).collect::<Result<Vec<_>, _>>()
+    };
+    let asked = traffic::Asked { node, inside: ranges(inside)?, pods: ranges(pods)? };
+    Ok(Reply::OutsideTraffic { proof: traffic::prove(host, &asked, &facts::own_addresses()) })
 }
 
 impl Session {

@@ -12,6 +12,7 @@ use crate::{
     journal,
     run::{self, FileValues, Note, NoteReader, RunError},
     step::NodePlan,
+    traffic,
     wire::{Message, Outcome, Reply, RunSummary, SecretText},
 };
 
@@ -20,6 +21,9 @@ const BEGIN_SECS: u64 = 30;
 
 /// How long a run that has written its end down may take to let go of its journal.
 const LEAVE_SECS: u64 = 30;
+
+/// Largest value that is handed to a run, which reads no more than 1 MiB: join credentials are 1 KiB.
+const MAX_VALUE_BYTES: usize = 64 * 1024;
 
 /// Between two looks at a journal.
 const POLL: Duration = Duration::from_millis(75);
@@ -70,6 +74,10 @@ pub(super) fn start(
     let id = unfinished.unwrap_or_else(|| run.to_owned());
     if !resumed {
         run::create(&places.runs, &id, plan)?;
+    }
+    if let Err(error) = traffic::begin(host, resumed) {
+        // The proof says then since when it counts: no reason to stop a run.
+        tracing::warn!(%error, "the no-route counters could not be noted");
     }
     start_unit(host, places, &id, "run")?;
     Ok(Reply::Started { run: id, resumed })
@@ -134,6 +142,10 @@ pub(super) fn provide(
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
     if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
         return Err(ServeError::ValueName { name: name.to_owned() });
+    }
+    let bytes = value.expose().len();
+    if bytes > MAX_VALUE_BYTES {
+        return Err(ServeError::ValueSize { name: name.to_owned(), bytes, limit: MAX_VALUE_BYTES });
     }
     if !places.runs.join(run).is_dir() {
         return Err(ServeError::NoRun { run: run.to_owned() });
@@ -336,6 +348,20 @@ mod tests {
             assert!(told.message.contains(part), "{told}");
         }
         assert_eq!(told.hint.as_deref(), Some("check disk space"));
+    }
+
+    #[test]
+    fn a_value_larger_than_any_run_needs_is_refused_before_it_is_written() {
+        let host = crate::host::fake::FakeHost::debian();
+        let folder = tempfile::tempdir().unwrap();
+        let places = places(folder.path());
+        let give = |bytes: usize| {
+            let value = SecretText::new("x".repeat(bytes));
+            provide(&host, &places, "r1", "join", &value).unwrap_err().code()
+        };
+        assert_eq!(give(MAX_VALUE_BYTES + 1), "AGENT-037");
+        assert_eq!(give(MAX_VALUE_BYTES), "AGENT-025", "small enough, but there is no such run");
+        assert!(host.calls().is_empty());
     }
 
     #[tokio::test]

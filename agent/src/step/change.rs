@@ -145,7 +145,9 @@ impl StepError {
             Self::Host(error) => error.hint(),
             Self::Blob(_) => Some("run `apply` again with the bundle to send it".to_owned()),
             Self::Refused { hint, .. } => Some(hint.clone()),
-            Self::Waited { .. } => Some("look at the node, then `resume`".to_owned()),
+            Self::Waited { .. } => {
+                Some("look at the node, then run the same `kdc-install` command again".to_owned())
+            }
             Self::Kept { .. } => {
                 Some("restore the file by hand; undo goes on without it".to_owned())
             }

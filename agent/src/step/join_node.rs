@@ -83,7 +83,7 @@ impl Change for JoinNode<'_> {
         let Some(value) = context.values.get(VALUE)? else {
             return Err(StepError::Refused {
                 what: "there are no join credentials on this node".to_owned(),
-                hint: "attach with `resume`: the installer brings new ones".to_owned(),
+                hint: "run the same `kdc-install apply` again: it brings new ones".to_owned(),
             });
         };
         // A parser's message may quote what it read, so only its place is told.

@@ -153,15 +153,27 @@ pub enum RequestBody {
     Kubeconfig,
     /// Which acceptance passed here last. Changes nothing.
     Acceptance,
-    /// Prove the cluster from inside: a pod on each node reaches a pod on every other node, and a
-    /// Service by name. Cleans up after itself, and keeps a record when every proof holds.
+    /// Prove from inside what the subject claims: a pod on each node reaches a pod on every other
+    /// node, and a Service by name. Cleans up after itself, and keeps a record when every proof holds.
     Accept {
-        /// Image for the test pods, present on every node.
+        /// Image for the test pods, present on every node; empty where no claim needs one.
         image: String,
         /// What it is about; the nodes named there must take part.
         subject: AcceptanceSubject,
         /// Give up after this long.
         timeout_secs: u64,
+        /// Proofs that were made on the nodes already: a record is kept only when they hold too.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        elsewhere: Vec<Proof>,
+    },
+    /// Does a pod, the kubelet, containerd or kdc-agent of this node reach outside? Changes nothing.
+    OutsideTraffic {
+        /// Name of this node, for the proof's words.
+        node: String,
+        /// Ranges that belong to the cluster: every node's address, pods, Services.
+        inside: Vec<String>,
+        /// Ranges of pods.
+        pods: Vec<String>,
     },
 }
 
@@ -259,6 +271,11 @@ pub enum Reply {
     Accepted {
         /// What was proved, one line each, in order.
         proofs: Vec<Proof>,
+    },
+    /// To `OutsideTraffic`.
+    OutsideTraffic {
+        /// What was seen.
+        proof: Proof,
     },
     /// Done, nothing to say.
     Done,

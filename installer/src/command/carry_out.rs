@@ -25,6 +25,7 @@ use crate::{
 };
 use kdc_agent::{step::NodePlan, wire::Proof};
 use kdc_bundles::index::Digest;
+use kdc_profiles::profile::Acceptance;
 
 /// What the command line says about an install.
 pub(crate) struct Wishes<'a> {
@@ -46,6 +47,32 @@ pub(crate) async fn carry_out(
     let notebook = Notebook::new(screen.as_ref());
     let work = Work { site, opened, wishes, screen, notebook: &notebook, began: Instant::now() };
     until_ctrl_c(|| notebook.has_changed(), work.run()).await
+}
+
+/// What acceptance is about: the claims that can be proved, and what belongs to the cluster.
+struct Bounds {
+    claims: Vec<Acceptance>,
+    /// A claim was left out because the bundle has no image for test pods.
+    lacks_image: bool,
+    inside: Vec<String>,
+    pods: Vec<String>,
+}
+
+impl Bounds {
+    fn of(site: &Site, plan: &ClusterPlan) -> Self {
+        let mut claims = site.profile.acceptance.clone();
+        let all = claims.len();
+        claims.retain(|claim| plan.test_image.is_some() || !claim.needs_pods());
+        let network = &site.cluster.network;
+        let node = |node: &plan::PlannedNode| {
+            let prefix = if node.address.contains(':') { 128 } else { 32 };
+            format!("{}/{prefix}", node.address)
+        };
+        let mut inside: Vec<String> = plan.nodes.iter().map(node).collect();
+        inside.extend([network.pod_cidr.clone(), network.service_cidr.clone()]);
+        let lacks_image = claims.len() < all;
+        Self { claims, lacks_image, inside, pods: vec![network.pod_cidr.clone()] }
+    }
 }
 
 struct Work<'a> {
@@ -99,7 +126,8 @@ impl Work<'_> {
         let run = format!("{}-{:08x}", render_time(started_unix_ms), rand::random::<u32>());
         let holder = holder();
         let digest = plan.digest().map_err(PlanError::Json).map_err(CommandError::Plan)?;
-        let promise = self.promise(plan, &digest);
+        let bounds = Bounds::of(self.site, plan);
+        let promise = self.promise(plan, &digest, &bounds);
         let nobody = std::cell::Cell::new(false);
         let consent = |steps: usize| {
             let agreed = self.agree(plan, steps);
@@ -136,9 +164,8 @@ impl Work<'_> {
                 (reported(plan, &results), proved, failure_of(&results, &self.site.cluster.nodes))
             }
         };
-        if plan.test_image.is_none() && failure.is_none() {
-            self.screen
-                .say("the bundle has no `testImage`: the cluster was not proved from inside");
+        if bounds.lacks_image && failure.is_none() {
+            self.screen.say("the bundle has no `testImage`: what pods reach was not proved");
         }
         let (proofs, refusal) = match proved {
             None => (Vec::new(), failure),
@@ -152,13 +179,29 @@ impl Work<'_> {
         self.conclude(links, plan, report, refusal).await
     }
 
-    /// What is proved at the end, where the profile asks for it and the bundle has the image.
-    fn promise<'p>(&'p self, plan: &'p ClusterPlan, digest: &'p Digest) -> Option<Promise<'p>> {
-        let claims = &self.site.profile.acceptance;
+    /// What is proved at the end: each claim of the profile, as far as the bundle has the image that
+    /// pods' claims need.
+    fn promise<'p>(
+        &'p self,
+        plan: &'p ClusterPlan,
+        digest: &'p Digest,
+        bounds: &'p Bounds,
+    ) -> Option<Promise<'p>> {
         let by = plan.nodes.iter().position(|node| Some(&*node.name) == plan.first_control_plane());
-        let (image, by) = (plan.test_image.as_deref()?, by?);
         let (cluster, index) = (&*plan.cluster, &plan.bundle.index);
-        (!claims.is_empty()).then_some(Promise { by, cluster, image, claims, plan: digest, index })
+        let Bounds { claims, inside, pods, .. } = bounds;
+        let image = plan.test_image.as_deref().unwrap_or_default();
+        let by = by?;
+        (!claims.is_empty()).then_some(Promise {
+            by,
+            cluster,
+            image,
+            inside,
+            pods,
+            claims,
+            plan: digest,
+            index,
+        })
     }
 
     /// The operator agrees: beforehand (`--yes`, a saved plan) or now. `None`: nobody can be asked.

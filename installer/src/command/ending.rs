@@ -64,11 +64,18 @@ pub(super) fn failure_of(results: &[NodeResult], nodes: &[Node]) -> Option<Compl
         let node = &node.name;
         let hint = format!("look at `journalctl -u kdc-run-{}` on `{node}`", result.run);
         match &result.end {
-            end if end.is_good() => {}
+            end if end.is_installed() => {}
             NodeEnd::Run(Outcome::Failed { step, failure }) => {
                 let complaint = Complaint::from_agent(node, failure, Exit::Interrupted)
                     .cause(format!("step `{step}` of run {} failed", result.run));
                 parts.push(if failure.hint.is_none() { complaint.hint(hint) } else { complaint });
+            }
+            NodeEnd::Run(Outcome::Undone { .. }) => {
+                let text = format!("node `{node}` was taken back while this install went on");
+                parts.push(
+                    Complaint::new("KDC-022", Exit::Interrupted, text)
+                        .hint("see that nobody else undoes it, then run the same command again"),
+                );
             }
             NodeEnd::Run(_) => {
                 let text = format!("node `{node}`: its run keeps ending without a word");
@@ -221,6 +228,7 @@ mod tests {
         for (end, code, words) in [
             (NodeEnd::Run(failed), "STEP-007", ["step `packages` of run r1", "kdc-run-r1"]),
             (NodeEnd::Run(Outcome::Interrupted), "KDC-022", ["without a word", "kdc-run-r1"]),
+            (NodeEnd::Run(Outcome::Undone { steps: 1 }), "KDC-022", ["taken back", "nobody else"]),
             (NodeEnd::NotStarted { value: value() }, "KDC-023", ["left as it was", "repair"]),
             (NodeEnd::InVain { value: value() }, "KDC-023", ["waits for `join`", "repair"]),
             (NodeEnd::Unfed(error()), "STEP-007", ["its run was not started", "not as wanted"]),

@@ -132,7 +132,7 @@ async fn in_order(
             (0..nodes.len()).filter(|place| nodes[*place].role == role).collect();
         let chosen: Vec<&NodeLink<'_>> = places.iter().map(|place| &links[*place]).collect();
         let ended = take_back(&chosen, parallel).await;
-        let good = ended.iter().all(|result| result.end.is_good());
+        let good = ended.iter().all(|result| result.end.is_taken_back());
         for (place, result) in places.into_iter().zip(ended) {
             results[place] = Some(result);
         }
@@ -148,7 +148,7 @@ fn failure_of(nodes: &[Node], results: &[Option<NodeResult>]) -> Option<Complain
     for (node, result) in nodes.iter().zip(results) {
         let name = &node.name;
         match result.as_ref().map(|result| &result.end) {
-            Some(end) if end.is_good() => {}
+            Some(end) if end.is_taken_back() => {}
             Some(NodeEnd::Run(Outcome::Failed { step, failure })) => parts.push(
                 Complaint::from_agent(name, failure, Exit::Interrupted)
                     .cause(format!("step `{step}` could not be taken back")),

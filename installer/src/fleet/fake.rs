@@ -55,6 +55,8 @@ pub(super) struct FakeNode {
     /// Times that the cluster was proved from here, and whether it holds.
     pub(super) proved: Cell<u32>,
     pub(super) proof_holds: Cell<bool>,
+    /// A pod here reaches outside.
+    pub(super) reaches_out: Cell<bool>,
     /// The index is not trusted here.
     pub(super) distrusts: Cell<bool>,
     /// The disk is full: no piece is kept.
@@ -85,6 +87,7 @@ impl FakeNode {
             record: RefCell::default(),
             proved: Cell::default(),
             proof_holds: Cell::new(true),
+            reaches_out: Cell::default(),
             distrusts: Cell::default(),
             full: Cell::default(),
             forgets: Cell::default(),
@@ -229,7 +232,12 @@ impl FakeNode {
                 let record = self.record.borrow().clone().map(Box::new);
                 Ok(Reply::Acceptance { record })
             }
-            RequestBody::Accept { subject, .. } => Ok(self.accept(subject)),
+            RequestBody::Accept { subject, elsewhere, .. } => Ok(self.accept(subject, elsewhere)),
+            RequestBody::OutsideTraffic { node, .. } => {
+                let (claim, detail) = (format!("nothing of {node} goes out"), String::new());
+                let holds = !self.reaches_out.get();
+                Ok(Reply::OutsideTraffic { proof: Proof { claim, holds, detail } })
+            }
             RequestBody::Runs => Ok(Reply::Runs { runs: self.list_runs() }),
             RequestBody::Undo => Ok(self.undo()),
             RequestBody::Depart => {
@@ -241,15 +249,17 @@ impl FakeNode {
         }
     }
 
-    fn accept(&self, subject: AcceptanceSubject) -> Reply {
+    fn accept(&self, subject: AcceptanceSubject, elsewhere: Vec<Proof>) -> Reply {
         self.wrote();
         self.proved.set(self.proved.get() + 1);
-        let holds = self.proof_holds.get();
-        let (version, proofs, at_unix_ms) = (ACCEPTANCE_VERSION, 1, 0);
-        let record = AcceptanceRecord { version, subject, proofs, at_unix_ms };
-        *self.record.borrow_mut() = holds.then_some(record);
         let (claim, detail) = ("all is well".to_owned(), String::new());
-        Reply::Accepted { proofs: vec![Proof { claim, holds, detail }] }
+        let mut proofs = vec![Proof { claim, holds: self.proof_holds.get(), detail }];
+        proofs.extend(elsewhere);
+        let holds = proofs.iter().all(|proof| proof.holds);
+        let (version, at_unix_ms) = (ACCEPTANCE_VERSION, 0);
+        let record = AcceptanceRecord { version, subject, proofs: proofs.len(), at_unix_ms };
+        *self.record.borrow_mut() = holds.then_some(record);
+        Reply::Accepted { proofs }
     }
 
     fn survey(&self, steps: Vec<kdc_agent::step::PlannedStep>) -> Reply {

@@ -106,7 +106,7 @@ pub async fn install<D: Door>(links: &[Link<'_, D>], job: Job<'_>) -> Result<Ins
     let Job { plans, load, run, parallel, .. } = job;
     let results = conduct(links, Score { plans, lacking: &lacking, load, run, parallel }).await;
     let proved = match &job.promise {
-        Some(promise) if results.iter().all(|result| result.end.is_good()) => {
+        Some(promise) if results.iter().all(|result| result.end.is_installed()) => {
             Some(prove_now(links, job, promise).await)
         }
         _ => None,
@@ -155,7 +155,7 @@ async fn as_wanted<D: Door>(
 
 async fn prove_now<D: Door>(links: &[Link<'_, D>], job: Job<'_>, promise: &Promise<'_>) -> Proved {
     let now = subject(promise, job.plans, &runs(links, job.parallel).await?);
-    prove(&links[promise.by], promise, now).await.map_err(|error| vec![error])
+    prove(links, job.parallel, promise, now).await.map_err(|error| vec![error])
 }
 
 async fn take_holds<D: Door>(links: &[Link<'_, D>], job: Job<'_>) -> Result<(), Stopped> {

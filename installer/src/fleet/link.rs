@@ -111,7 +111,8 @@ impl<'a, D: Door> Link<'a, D> {
         else {
             return false;
         };
-        failure.message.contains(holder.as_str())
+        // To its end: `pid 47` is not `pid 4711`.
+        failure.message.ends_with(&format!("held by {holder}"))
     }
 
     fn tell_lost(&self, error: &SshError, pause: Duration) {

@@ -1,5 +1,5 @@
-//! Acceptance: have a control plane prove the cluster from inside, unless it is on record there that
-//! what is in force now was proved already.
+//! Acceptance: have a control plane prove the cluster from inside, and each node what leaves it, unless it
+//! is on record at the control plane that what is in force now was proved already.
 //!
 //! The record lies on the node, so it holds whoever installed last and wherever they died: an
 //! installer that comes after one that was killed between the end of the runs and the proofs finds
@@ -28,8 +28,12 @@ pub struct Promise<'a> {
     pub by: usize,
     /// Cluster name.
     pub cluster: &'a str,
-    /// Image for the test pods.
+    /// Image for the test pods; empty where no claim needs one.
     pub image: &'a str,
+    /// Ranges that belong to the cluster: every node's address, pods, Services.
+    pub inside: &'a [String],
+    /// Ranges of pods.
+    pub pods: &'a [String],
     /// What the profile promises.
     pub claims: &'a [Acceptance],
     /// Digest of the plan for the whole cluster.
@@ -90,18 +94,26 @@ pub async fn is_on_record<D: Door>(
     }
 }
 
-/// Have it proved. Proofs that don't hold are in the list too; then nothing is on record.
+/// Have it proved: what is outside by every node for itself, the rest by the control plane. Proofs that
+/// don't hold are in the list too; then nothing is on record.
 ///
 /// # Errors
 /// The proofs could not be made.
 pub async fn prove<D: Door>(
-    link: &Link<'_, D>,
+    links: &[Link<'_, D>],
+    parallel: usize,
     promise: &Promise<'_>,
     subject: AcceptanceSubject,
 ) -> Result<Vec<Proof>, SshError> {
+    let link = &links[promise.by];
     link.stage(Stage::Accepting);
-    let image = promise.image.to_owned();
-    let request = RequestBody::Accept { image, subject, timeout_secs: TIMEOUT_SECS };
+    let elsewhere = if promise.claims.contains(&Acceptance::NoOutsideTraffic) {
+        each(links, parallel, |link| outside_traffic(link, promise)).await
+    } else {
+        Vec::new()
+    };
+    let (image, timeout_secs) = (promise.image.to_owned(), TIMEOUT_SECS);
+    let request = RequestBody::Accept { image, subject, timeout_secs, elsewhere };
     let Reply::Accepted { proofs } = link.ask(request).await? else {
         return Err(wrong_answer(link.node(), "accept"));
     };
@@ -109,4 +121,18 @@ pub async fn prove<D: Door>(
         link.observer().news(&News::Proof { claim, holds, detail });
     }
     Ok(proofs)
+}
+
+/// One node's own look. A node that can't be asked has proved nothing.
+async fn outside_traffic<D: Door>(link: &Link<'_, D>, promise: &Promise<'_>) -> Proof {
+    let (inside, pods) = (promise.inside.to_vec(), promise.pods.to_vec());
+    let node = link.node().to_owned();
+    let asked = link.ask(RequestBody::OutsideTraffic { node, inside, pods }).await;
+    let why = match asked {
+        Ok(Reply::OutsideTraffic { proof }) => return proof,
+        Ok(_) => wrong_answer(link.node(), "outside traffic"),
+        Err(error) => error,
+    };
+    let claim = format!("nothing of {} reaches outside", link.node());
+    Proof { claim, holds: false, detail: format!("could not look: {why}") }
 }

@@ -125,7 +125,9 @@ impl Site {
             by: 0,
             cluster,
             image: "busybox",
-            claims: &[Acceptance::PodToPod],
+            inside: &[],
+            pods: &[],
+            claims: &[Acceptance::PodToPod, Acceptance::NoOutsideTraffic],
             plan: &self.digest,
             index: &self.digest,
         });
@@ -179,7 +181,7 @@ fn ran(installed: Result<Installed, Stopped>) -> Vec<NodeResult> {
 async fn three_fresh_nodes_become_a_cluster_and_then_there_is_nothing_to_do() {
     let site = Site::new(2);
     let results = ran(site.install(&Silent).await);
-    assert!(results.iter().all(|result| result.end.is_good()), "{results:?}");
+    assert!(results.iter().all(|result| result.end.is_installed()), "{results:?}");
     assert!(site.is_whole());
     assert_eq!(site.nodes[0].proved.get(), 1);
     let writes = site.writes();
@@ -209,12 +211,26 @@ async fn what_is_in_force_is_proved_anew_as_soon_as_it_is_not_what_is_on_record(
         }
     }
     assert!(matches!(site.install(&Silent).await, Ok(Installed::NothingToDo(_))));
+    // What any node saw counts: one whose pods reach outside, and it was not proved.
+    *site.nodes[0].record.borrow_mut() = None;
+    for reaches_out in [true, false] {
+        site.nodes[2].reaches_out.set(reaches_out);
+        let Ok(Installed::OnlyProved { proved: Ok(proofs), .. }) = site.install(&Silent).await
+        else {
+            panic!("nothing on record")
+        };
+        let wrong: Vec<&str> =
+            proofs.iter().filter(|proof| !proof.holds).map(|proof| &*proof.claim).collect();
+        let wanted: &[&str] = if reaches_out { &["nothing of w2 goes out"] } else { &[] };
+        assert_eq!((proofs.len(), &*wrong), (4, wanted));
+    }
+    assert!(matches!(site.install(&Silent).await, Ok(Installed::NothingToDo(_))));
     // The same plan, but on a worker that was taken back and installed anew.
     let links = site.links(&Silent);
     take_back(&[&links[1]], 1).await;
     drop(links);
     ran(site.install_as("one@test pid 1", &Silent).await);
-    assert_eq!(site.nodes[0].proved.get(), 4);
+    assert_eq!(site.nodes[0].proved.get(), 6);
     // A record of other runs is no record of these.
     let mut record = site.nodes[0].record.borrow().clone().expect("a record");
     record.subject.runs.insert("w1".to_owned(), vec!["r0".to_owned()]);
@@ -240,14 +256,14 @@ async fn a_worker_that_can_not_be_fed_stays_as_it_was_and_the_others_go_as_far_a
     site.nodes[2].full.set(true);
     let results = ran(site.install(&Silent).await);
     assert!(matches!(&results[0].end, NodeEnd::InVain { value } if value == "joined"));
-    assert!(results[1].end.is_good() && results[3].end.is_good(), "{results:?}");
+    assert!(results[1].end.is_installed() && results[3].end.is_installed(), "{results:?}");
     assert!(matches!(&results[2].end, NodeEnd::Unfed(error) if error.code() == "AGENT-017"));
     assert!(site.nodes[2].is_untouched());
     assert_eq!(site.nodes[0].proved.get(), 0);
 
     site.nodes[2].full.set(false);
     let again = ran(site.install(&Silent).await);
-    assert!(again.iter().all(|result| result.end.is_good()), "{again:?}");
+    assert!(again.iter().all(|result| result.end.is_installed()), "{again:?}");
     assert!(site.is_whole());
     assert!(site.nodes.iter().all(|node| node.sent_twice.get() == 0), "images came again");
 }
@@ -274,7 +290,7 @@ async fn when_the_control_plane_can_not_be_fed_no_node_is_changed() {
     }
     site.nodes[0].full.set(false);
     let again = ran(site.install(&Silent).await);
-    assert!(again.iter().all(|result| result.end.is_good()), "{again:?}");
+    assert!(again.iter().all(|result| result.end.is_installed()), "{again:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -291,7 +307,7 @@ async fn a_run_that_waits_for_a_word_is_finished_though_every_step_is_as_wanted(
     assert!(site.nodes[0].waits_for("joined"));
     site.nodes[0].become_as_wanted();
     let results = ran(site.install_as("two@test pid 2", &Silent).await);
-    assert!(results.iter().all(|result| result.end.is_good()), "{results:?}");
+    assert!(results.iter().all(|result| result.end.is_installed()), "{results:?}");
     assert!(!site.nodes[0].waits_for("joined"));
 }
 
@@ -324,13 +340,13 @@ async fn a_failing_worker_leaves_the_others_done_and_the_control_plane_waiting()
     *site.nodes[2].fails.borrow_mut() = Some(("file-1".to_owned(), 1));
     let results = ran(site.install(&Silent).await);
     assert!(matches!(&results[0].end, NodeEnd::InVain { value } if value == "joined"));
-    assert!(results[1].end.is_good() && results[3].end.is_good());
+    assert!(results[1].end.is_installed() && results[3].end.is_installed());
     assert!(
         matches!(&results[2].end, NodeEnd::Run(Outcome::Failed { step, .. }) if step == "file-1")
     );
 
     let again = ran(site.install(&Silent).await);
-    assert!(again.iter().all(|result| result.end.is_good()), "{again:?}");
+    assert!(again.iter().all(|result| result.end.is_installed()), "{again:?}");
     assert!(site.is_whole());
 }
 
@@ -349,7 +365,7 @@ async fn when_the_control_plane_fails_the_workers_wait_and_a_second_apply_finish
         );
     }
     let again = ran(site.install(&Silent).await);
-    assert!(again.iter().all(|result| result.end.is_good()), "{again:?}");
+    assert!(again.iter().all(|result| result.end.is_installed()), "{again:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -360,7 +376,7 @@ async fn a_link_cut_anywhere_fails_nothing_and_sends_no_piece_twice() {
             site.nodes[place].cut.set(Some((calls, 5)));
             let kept = Kept::default();
             let results = ran(site.install(&kept).await);
-            assert!(results.iter().all(|result| result.end.is_good()), "{calls}: {results:?}");
+            assert!(results.iter().all(|result| result.end.is_installed()), "{calls}: {results:?}");
             assert!(site.is_whole());
             assert_eq!(site.nodes[place].sent_twice.get(), 0);
             let cut = site.nodes[place].cut.get().is_none();
@@ -376,7 +392,7 @@ async fn a_node_that_stays_away_fails_alone_with_its_own_error() {
     site.nodes[1].cut.set(Some((20, u32::MAX)));
     let results = ran(site.install(&Silent).await);
     assert!(matches!(&results[1].end, NodeEnd::Lost(error) if error.is_link()), "{results:?}");
-    assert!(results[2].end.is_good(), "{results:?}");
+    assert!(results[2].end.is_installed(), "{results:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -395,7 +411,7 @@ async fn a_power_cut_under_the_installer_s_eyes_is_resumed() {
     .await;
     let results = ran(results);
     assert_eq!(cuts, 2);
-    assert!(results.iter().all(|result| result.end.is_good()), "{results:?}");
+    assert!(results.iter().all(|result| result.end.is_installed()), "{results:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -415,7 +431,7 @@ async fn a_second_installer_is_told_who_is_at_work() {
         }
         other => panic!("{other:?}"),
     }
-    assert!(ran(first.await).iter().all(|result| result.end.is_good()));
+    assert!(ran(first.await).iter().all(|result| result.end.is_installed()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -440,7 +456,7 @@ async fn an_installer_killed_at_any_point_is_finished_by_the_next() {
         match site.install_as("two@test pid 2", &Silent).await {
             Ok(Installed::NothingToDo(_)) => {}
             Ok(Installed::OnlyProved { proved, .. }) => assert!(proved.is_ok(), "{polls}"),
-            other => assert!(ran(other).iter().all(|result| result.end.is_good()), "{polls}"),
+            other => assert!(ran(other).iter().all(|result| result.end.is_installed()), "{polls}"),
         }
         assert!(site.is_whole(), "killed at poll {polls}");
         assert!(site.nodes[0].record.borrow().is_some(), "killed at poll {polls}, never proved");

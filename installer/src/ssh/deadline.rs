@@ -19,6 +19,7 @@ pub(super) fn manners(body: &RequestBody) -> (&'static str, Option<String>, Opti
         Body::MintJoin { .. } => ("making join credentials", 120),
         Body::Runs => ("listing the runs", 30),
         Body::Acceptance => ("reading the acceptance record", 30),
+        Body::OutsideTraffic { .. } => ("looking for outside traffic", 90),
         Body::Undo => ("starting the undo", 60),
         Body::Depart => ("leaving the node", 120),
         Body::Kubeconfig => ("reading the kubeconfig", 30),

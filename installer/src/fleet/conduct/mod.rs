@@ -63,10 +63,17 @@ pub enum NodeEnd {
 }
 
 impl NodeEnd {
-    /// Everything on the node is as wanted.
+    /// An install came to its end: everything on the node is as wanted. A run that somebody took back
+    /// meanwhile is not.
     #[must_use]
-    pub fn is_good(&self) -> bool {
-        matches!(self, Self::Run(Outcome::Finished { .. } | Outcome::Undone { .. }))
+    pub fn is_installed(&self) -> bool {
+        matches!(self, Self::Run(Outcome::Finished { .. }))
+    }
+
+    /// An undo came to its end: everything is taken back.
+    #[must_use]
+    pub fn is_taken_back(&self) -> bool {
+        matches!(self, Self::Run(Outcome::Undone { .. }))
     }
 }
 
