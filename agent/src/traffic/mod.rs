@@ -141,6 +141,9 @@ impl Scope<'_> {
         } else if told.violations.len() + told.warnings.len() < MOST_TOLD {
             let known = told.known.entry((flow.destination, flow.port));
             let owner = known.or_insert_with(|| owner(flow));
+            if *owner == Owner::Peer {
+                return;
+            }
             let words = format!("{owner} reached for {to}");
             let list = if owner.is_ours() { &mut told.violations } else { &mut told.warnings };
             list.insert(words);

@@ -17,6 +17,10 @@ pub(super) enum Owner {
         /// In a pod on the node's own network.
         in_pod: bool,
     },
+    /// Of whoever reached for the node: it leaves from a port that the node listens on. Tracking that
+    /// is switched on in the middle of a session (the operator's own, first of all) takes the first
+    /// packet it sees for the beginning.
+    Peer,
     /// No socket has it (any more), or they can't be listed.
     Unknown,
 }
@@ -30,7 +34,7 @@ impl Owner {
                 *in_pod
                     || matches!(&**name, "kubelet" | "containerd" | "containerd-shim" | "kdc-agent")
             }
-            Self::Unknown => false,
+            Self::Peer | Self::Unknown => false,
         }
     }
 }
@@ -42,6 +46,7 @@ impl fmt::Display for Owner {
                 let kind = if *in_pod { "pod process" } else { "process" };
                 write!(formatter, "{kind} {name} ({pid})")
             }
+            Self::Peer => formatter.write_str("whoever reached for this node"),
             Self::Unknown => formatter.write_str("a process that can't be told"),
         }
     }
@@ -51,10 +56,25 @@ impl fmt::Display for Owner {
 pub(super) fn owner_of(host: &dyn Host, flow: &Flow) -> Owner {
     let list = Program::new("ss").args(["-Hntupa"]).within_secs(15);
     let Ok(sockets) = host.run_checked(&list) else { return Owner::Unknown };
-    let Some((name, pid)) = find(&sockets.text(), flow) else { return Owner::Unknown };
+    let sockets = sockets.text();
+    if is_answer(&sockets, flow) {
+        return Owner::Peer;
+    }
+    let Some((name, pid)) = find(&sockets, flow) else { return Owner::Unknown };
     let cgroup = host.read_text(&format!("/proc/{pid}/cgroup")).ok().flatten();
     let in_pod = cgroup.is_some_and(|groups| groups.contains("kubepods"));
     Owner::Process { name, pid, in_pod }
+}
+
+/// The flow leaves from a port that the node listens on for connections.
+pub(super) fn is_answer(sockets: &str, flow: &Flow) -> bool {
+    let listens = |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        let (protocol, state) = (fields.next(), fields.next());
+        let port = fields.nth(2).and_then(|local| local.rsplit_once(':')?.1.parse().ok());
+        protocol == Some("tcp") && state == Some("LISTEN") && port == flow.source_port
+    };
+    flow.protocol == "tcp" && flow.source_port.is_some() && sockets.lines().any(listens)
 }
 
 /// The process of a flow's socket in what `ss -Hntupa` lists. A datagram socket that is not connected

@@ -84,6 +84,14 @@ fn of_the_nodes_own_flows_only_those_of_the_cluster_fail_the_proof() {
 }
 
 #[test]
+fn an_answer_that_was_tracked_from_the_middle_on_is_of_whoever_asked() {
+    let picked_up = "ipv4 2 tcp 6 300 ESTABLISHED src=10.66.0.11 dst=10.66.0.1 sport=22 dport=48818 \
+                     src=10.66.0.1 dst=10.66.0.11 sport=48818 dport=22 [ASSURED] mark=0 use=1";
+    assert_eq!(found(picked_up, &Owner::Peer).unwrap(), "1 flows looked at");
+    assert!(found(picked_up, &Owner::Unknown).unwrap().contains("10.66.0.1:48818"));
+}
+
+#[test]
 fn the_nodes_own_name_server_is_a_warning_and_another_ones_address_is_not() {
     let warned = found(OF_DNS, &Owner::Unknown).unwrap();
     assert!(warned.contains("name server 192.0.2.53:53/udp"), "{warned}");
@@ -126,6 +134,7 @@ tcp   SYN-SENT 0 1 [::ffff:10.66.0.11]:900 [::ffff:192.0.2.7]:443 users:((\"kube
         (flow("udp", 123, "192.0.2.6", 123), Some(("chronyd", 5))),
         (flow("tcp", 900, "192.0.2.7", 443), Some(("kubelet", 6))),
     ] {
+        assert_eq!(owners::is_answer(sockets, &flow), flow.source_port == Some(45678), "{flow:?}");
         let found = owners::find(sockets, &flow);
         assert_eq!(found.as_ref().map(|(name, pid)| (&**name, *pid)), wanted, "{flow:?}");
     }
