@@ -57,16 +57,21 @@ has_rust() {
     cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1
 }
 
-# The validator that the SPDX project keeps, in a folder of its own.
+# The validator that the SPDX project keeps, in a cached folder of its own that the checkout links to.
 spdx=target/tools/spdx spdx_version=0.8.5
-has_spdx() { [ "$(cat "$spdx/version" 2>/dev/null)" = "$spdx_version" ] && [ -x "$spdx/bin/pyspdxtools" ]; }
+spdx_cache=${XDG_CACHE_HOME:-$HOME/.cache}/kdc/spdx-tools-$spdx_version
 install_spdx() {
-  if has_spdx; then return 0; fi
-  echo "installing: spdx-tools $spdx_version, from PyPI, in $spdx" >&2
+  if ! [ -x "$spdx_cache/bin/pyspdxtools" ]; then
+    echo "installing: spdx-tools $spdx_version, from PyPI, in $spdx_cache" >&2
+    rm -rf "$spdx_cache"
+    mkdir -p "${spdx_cache%/*}"
+    python3 -m venv "$spdx_cache"
+    timeout 900 "$spdx_cache/bin/python3" -m pip -q --disable-pip-version-check --timeout 20 --retries 8 \
+      install "spdx-tools==$spdx_version" >&2 || { rm -rf "$spdx_cache"; exit 1; }
+  fi
+  mkdir -p "${spdx%/*}"
   rm -rf "$spdx"
-  python3 -m venv "$spdx"
-  "$spdx/bin/pip" -q --disable-pip-version-check install "spdx-tools==$spdx_version" >&2
-  echo "$spdx_version" > "$spdx/version"
+  ln -s "$spdx_cache" "$spdx"
 }
 
 missing=()
