@@ -8,7 +8,7 @@ RUST := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 LAB ?= demo
 SERVERS ?= 3
 
-.PHONY: help setup build demo test test-deep lint bench lab-up lab-down clean
+.PHONY: help setup build demo test test-deep fuzz lint bench lab-up lab-down clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ test: host setup lint ## Every test that CI runs
 
 test-deep: host setup ## The long tests as a whole (hours)
 	@tests/test-deep.sh
+
+fuzz: setup ## Every reader of outside bytes under libFuzzer, FUZZ_SECONDS (600) each
+	@tests/fuzz.sh
 
 # A warning fails it with the Rust that Cargo.toml names; a newer one may have lints that nobody here has seen.
 lint: setup ## Format, clippy, house rules

@@ -2,14 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use kdc_bundles::{
     index::{Artifact, Blob, Digest, INDEX_VERSION, Index, PIECE_SIZE},
     keys::KeyId,
+    parts::{Split, Written},
     signing::Signer,
-    write::{hash_blob, write_file},
+    write::{hash_blob, write_file, write_parts},
 };
 use kdc_profiles::{definition::BundleDefinition, lock::BundleLock};
 
@@ -55,6 +56,27 @@ impl Observer for Silent {
     fn finished(&mut self, _: Work) {}
 }
 
+/// Where the bundle goes: one file, or parts named after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Output<'p> {
+    /// The file, or what the names of the parts begin with.
+    pub path: &'p Path,
+    /// How to split it, if it is to be split.
+    pub split: Option<Split>,
+}
+
+impl<'p> From<&'p Path> for Output<'p> {
+    fn from(path: &'p Path) -> Self {
+        Self { path, split: None }
+    }
+}
+
+impl<'p> From<&'p PathBuf> for Output<'p> {
+    fn from(path: &'p PathBuf) -> Self {
+        path.as_path().into()
+    }
+}
+
 /// What was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
@@ -70,6 +92,8 @@ pub struct Summary {
     pub content_bytes: u64,
     /// Length of the file.
     pub file_bytes: u64,
+    /// The parts, where it was split.
+    pub parts: Option<Written>,
     /// Digest of the index: the bundle's identity.
     pub digest: Digest,
     /// The keys that signed.
@@ -83,11 +107,11 @@ pub struct Summary {
 ///
 /// # Errors
 /// Every problem with the definition and its inputs at once, or why nothing could be written.
-pub fn create(
+pub fn create<'p>(
     definition: &BundleDefinition,
     folder: &Path,
     cache: Option<&Cache>,
-    output: &Path,
+    output: impl Into<Output<'p>>,
     key: &dyn Signer,
     created: &str,
     observer: &mut dyn Observer,
@@ -107,7 +131,7 @@ pub fn create(
             lock: None,
         },
     };
-    build(&head, &planned, cache, output, key, observer)
+    build(&head, &planned, cache, output.into(), key, observer)
 }
 
 /// Builds the bundle that `lock` names, from the cache and from files below `folder`. The same lock
@@ -115,11 +139,11 @@ pub fn create(
 ///
 /// # Errors
 /// Everything that is missing or not what the lock says, at once, or why nothing could be written.
-pub fn create_locked(
+pub fn create_locked<'p>(
     lock: &BundleLock,
     folder: &Path,
     cache: &Cache,
-    output: &Path,
+    output: impl Into<Output<'p>>,
     key: &dyn Signer,
     observer: &mut dyn Observer,
 ) -> Result<Summary, CreateError> {
@@ -137,7 +161,7 @@ pub fn create_locked(
             lock: Some(Digest::of(lock.to_text().as_bytes())),
         },
     };
-    build(&head, &planned, Some(cache), output, key, observer)
+    build(&head, &planned, Some(cache), output.into(), key, observer)
 }
 
 /// What the index says of the bundle itself.
@@ -152,7 +176,7 @@ fn build(
     head: &Head<'_>,
     planned: &[Planned],
     cache: Option<&Cache>,
-    output: &Path,
+    output: Output<'_>,
     key: &dyn Signer,
     observer: &mut dyn Observer,
 ) -> Result<Summary, CreateError> {
@@ -169,8 +193,14 @@ fn build(
         let part = contents.get(digest).copied().ok_or(std::io::ErrorKind::NotFound)?;
         part.content.open(part.whole_file)
     };
-    let file_bytes = write_file(output, &index, key, open, &mut |done| observer.bytes(done))
-        .map_err(|source| CreateError::Write { source })?;
+    let Output { path, split } = output;
+    let bytes = &mut |done| observer.bytes(done);
+    let written = match split {
+        None => write_file(path, &index, key, open, bytes).map(|length| (length, None)),
+        Some(split) => write_parts(path, &index, key, split, open, bytes)
+            .map(|parts| (parts.bundle_bytes, Some(parts))),
+    };
+    let (file_bytes, parts) = written.map_err(|source| CreateError::Write { source })?;
     observer.finished(Work::Writing);
     Ok(Summary {
         name: index.name.clone(),
@@ -179,6 +209,7 @@ fn build(
         blobs: index.blobs.len(),
         content_bytes: index.content_bytes(),
         file_bytes,
+        parts,
         digest: Digest::of(&index.to_bytes()),
         signers: key.ids(),
     })

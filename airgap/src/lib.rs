@@ -34,7 +34,7 @@ pub mod problem;
 pub mod registry;
 
 pub use cache::Cache;
-pub use create::{Observer, Silent, Summary, Work, create, create_locked};
+pub use create::{Observer, Output, Silent, Summary, Work, create, create_locked};
 pub use fetch::{FetchError, FetchOptions, Fetcher, Mirror};
 pub use lock::{LockRequest, definition_digest, lock};
 pub use problem::{CreateError, LockError, Problem};

@@ -1,6 +1,6 @@
 //! Everything that can be wrong with a bundle file, each with the member and the place.
 
-use crate::{index::Digest, signature::SignatureError};
+use crate::{index::Digest, medium::MediumError, signature::SignatureError};
 
 /// Why a file is refused. Offsets count bytes from the start of the file.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +12,9 @@ pub enum VerifyError {
         #[source]
         source: std::io::Error,
     },
+    /// The bundle is not found, or not whole where it was found.
+    #[error(transparent)]
+    Medium(#[from] MediumError),
     /// The system failed while reading.
     #[error("`{member}` can't be read at byte {offset}")]
     Read {
@@ -147,6 +150,7 @@ impl VerifyError {
         let text = match self {
             Self::Open { .. } | Self::Write { .. } => return None,
             Self::Signature { source } => return source.hint(),
+            Self::Medium(error) => return error.hint(),
             Self::NoSuchBlob { .. } | Self::NoSuchPiece { .. } => {
                 "this is a mistake in kdc, not in the bundle"
             }

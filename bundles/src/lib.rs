@@ -8,6 +8,7 @@
 //! | **blob** | content addressed by its sha256, as in an OCI layout |
 //! | **piece** | a fixed-size slice of a blob with its own digest; the unit of transfer and of resume |
 //! | **member** | one file of the tar: index, signature, two OCI files, blobs |
+//! | **medium** | where a bundle lies: one file, or a set of parts on one or several sticks |
 //!
 //! Nothing in a bundle is used before [`mod@verify`] (whole file), [`open`] (the piece at hand) or the
 //! node's store (piece by piece) has proved it against an index whose signature was checked with a
@@ -20,19 +21,28 @@
 //! | [`signature`] | from bytes and a signature to an [`index::Index`] |
 //! | [`member`] | names, tar headers and places of the members |
 //! | [`error`] | everything that can be wrong with a file |
-//! | [`mod@verify`] | prove a whole file, streaming |
+//! | [`layout`] | what lies where in the file, as it follows from the index |
+//! | [`medium`] | one file or parts, found and read alike |
+//! | [`parts`] | the parts: format, proof, splitting, joining, rebuilding |
+//! | [`mod@verify`] | prove a whole bundle, streaming |
 //! | [`open`] | random access, every byte proved |
 //! | `signing`, `write` | with the feature `create`: keys and new bundles |
 
 pub mod error;
 pub mod index;
 pub mod keys;
+pub mod layout;
+pub mod medium;
 pub mod member;
 pub mod open;
+pub mod parts;
+mod pieces;
 mod prelude;
 pub mod signature;
 #[cfg(feature = "create")]
 pub mod signing;
+#[cfg(feature = "create")]
+mod sparse;
 pub mod verify;
 #[cfg(feature = "create")]
 pub mod write;

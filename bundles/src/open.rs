@@ -5,8 +5,7 @@
 
 use std::{
     io::{BufReader, Write},
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use sha2::{Digest as _, Sha256};
@@ -15,84 +14,130 @@ use crate::{
     error::VerifyError,
     index::{Blob, Digest, Index},
     keys::{KeyId, TrustedKeys},
+    layout::Layout,
+    medium::{Medium, MediumError},
     member::{self, BLOCK},
+    parts::{self, PartSet},
     prelude::{self, Source},
+    verify,
 };
 
 /// A bundle that is open for reading pieces. Shared freely between threads and tasks: it has no
 /// position, and its methods block only for a piece's read and hash.
 #[derive(Debug)]
 pub struct BundleFile {
-    path: PathBuf,
-    file: std::fs::File,
+    medium: Medium,
     index: Index,
     index_bytes: Vec<u8>,
     signature: String,
     signer: KeyId,
     digest: Digest,
-    /// Where the content of each blob begins, in the index's order.
-    starts: Vec<u64>,
-    file_bytes: u64,
+    layout: Layout,
 }
 
 impl BundleFile {
-    /// Opens a bundle and proves index and layout against `keys`.
+    /// Opens the bundle at `path` (a file, one of its parts, or a folder that holds it) and proves
+    /// index and layout against `keys`.
     ///
     /// # Errors
-    /// When the file can't be read, is not signed by one of the keys, or is not laid out exactly as
-    /// its index says.
+    /// When it can't be found or read, is not signed by one of the keys, or is not laid out exactly
+    /// as its index says.
     pub fn open(path: &Path, keys: &TrustedKeys) -> Result<Self, VerifyError> {
-        let file = fs_err::File::open(path).map_err(|source| VerifyError::Open { source })?;
-        let length = file.metadata().map_err(|source| VerifyError::Open { source })?.len();
-        let file = file.into_file();
-        let mut source = Source::new(BufReader::new(&file));
+        Self::open_medium(Medium::find(&[path])?, keys)
+    }
+
+    /// As [`BundleFile::open`], of a medium that was found before.
+    ///
+    /// # Errors
+    /// As [`BundleFile::open`].
+    pub fn open_medium(medium: Medium, keys: &TrustedKeys) -> Result<Self, VerifyError> {
+        medium.complete()?;
+        let mut source = Source::new(BufReader::new(medium.reader()));
         let head = prelude::read(&mut source, Some(keys))?;
-        let mut opened = Self {
-            path: path.to_owned(),
+        let sizes = (head.index_bytes.len() as u64, head.signature.len() as u64);
+        let opened = Self {
+            layout: Layout::of(&head.index, sizes.0, sizes.1),
             digest: Digest::of(&head.index_bytes),
             index: head.index,
             index_bytes: head.index_bytes,
             signature: head.signature,
             signer: head.signer,
-            starts: Vec::new(),
-            file_bytes: length,
-            file: file.try_clone().map_err(|source| VerifyError::Open { source })?,
+            medium,
         };
-        opened.check_layout(source.offset())?;
+        opened.check_layout()?;
         Ok(opened)
     }
 
-    /// Checks header and padding of every blob, and the end; `offset` is the first blob's header.
-    fn check_layout(&mut self, mut offset: u64) -> Result<(), VerifyError> {
-        let mut starts = Vec::with_capacity(self.index.blobs.len());
-        for blob in &self.index.blobs {
+    /// Proves every byte of a medium and opens it. Of parts that are there twice the good ones are
+    /// used. `bytes` is told how many bytes were read.
+    ///
+    /// # Errors
+    /// At anything that is not as it was signed; of parts, all that are bad are named.
+    pub fn prove(
+        mut medium: Medium,
+        keys: &TrustedKeys,
+        bytes: &mut dyn FnMut(u64),
+    ) -> Result<Self, VerifyError> {
+        let digest = match &mut medium {
+            Medium::File(_) => verify::verify_with(medium.reader(), keys, bytes)?.digest,
+            Medium::Parts(set) => Self::choose_copies(set, keys, bytes)?,
+        };
+        let opened = Self::open_medium(medium, keys)?;
+        if opened.digest == digest {
+            return Ok(opened);
+        }
+        // Somebody put another file in its place between the two looks.
+        let found = "another bundle than a moment ago".to_owned();
+        Err(VerifyError::NotABundle { found })
+    }
+
+    /// Proves every byte of the parts and keeps the good copies; gives the bundle's identity.
+    pub(crate) fn choose_copies(
+        set: &mut PartSet,
+        keys: &TrustedKeys,
+        bytes: &mut dyn FnMut(u64),
+    ) -> Result<Digest, VerifyError> {
+        let checked = parts::check(set, keys, bytes)?;
+        if !checked.is_readable() {
+            let (bundle, bad) = (set.label(), checked.bad_parts());
+            let repairable = checked.is_repairable();
+            return Err(MediumError::Damaged { bundle, bad, repairable }.into());
+        }
+        set.retain(|copy| checked.is_sound(copy.path()));
+        Ok(checked.digest)
+    }
+
+    /// Checks header and padding of every blob, and the end.
+    fn check_layout(&self) -> Result<(), VerifyError> {
+        for (ordinal, blob) in self.index.blobs.iter().enumerate() {
             let name = member::blob_name(&blob.digest);
-            let mut block = [0; BLOCK];
+            let start = self.layout.start(ordinal).expect("the layout is of this index");
+            let (mut block, offset) = ([0; BLOCK], start - BLOCK as u64);
             self.read_at(&mut block, offset, &name)?;
             prelude::check_header(&block, &name, blob.size, offset)?;
-            let start = offset + BLOCK as u64;
-            starts.push(start);
             let end = start + blob.size;
             let zeros = &mut block[..member::padding(blob.size)];
             self.read_at(zeros, end, &name)?;
             prelude::check_padding(zeros, &name, end)?;
-            offset = end + zeros.len() as u64;
         }
-        self.starts = starts;
-        let end = offset + member::END_BYTES as u64;
+        let end = self.layout.length();
         let mut block = [0; BLOCK];
-        for at in (offset..end).step_by(BLOCK) {
+        for at in (end - member::END_BYTES as u64..end).step_by(BLOCK) {
             self.read_at(&mut block, at, "the end of the archive")?;
             if block.iter().any(|byte| *byte != 0) {
                 return Err(VerifyError::Extra { offset: at, found: member::shown_name(&block) });
             }
         }
-        if self.file_bytes == end { Ok(()) } else { Err(VerifyError::Trailing { offset: end }) }
+        if self.medium.length() == end {
+            Ok(())
+        } else {
+            Err(VerifyError::Trailing { offset: end })
+        }
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64, member: &str) -> Result<(), VerifyError> {
         let member = || member.to_owned();
-        self.file.read_exact_at(buffer, offset).map_err(|source| match source.kind() {
+        self.medium.read_exact_at(buffer, offset).map_err(|source| match source.kind() {
             std::io::ErrorKind::UnexpectedEof => {
                 VerifyError::Truncated { member: member(), offset }
             }
@@ -100,10 +145,22 @@ impl BundleFile {
         })
     }
 
-    /// The file's path.
+    /// The file's path; of parts, that of the first.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        self.medium.path()
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn medium(&self) -> &Medium {
+        &self.medium
+    }
+
+    /// What lies where in it.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// The proved index.
@@ -136,10 +193,10 @@ impl BundleFile {
         &self.digest
     }
 
-    /// Length of the file.
+    /// Length of the bundle as one file.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
-        self.file_bytes
+        self.layout.length()
     }
 
     /// Reads piece `piece` of the blob with that ordinal into `buffer` (its old content is lost)
@@ -177,7 +234,7 @@ impl BundleFile {
         piece: usize,
         buffer: &mut Vec<u8>,
     ) -> Result<(), VerifyError> {
-        let (Some(blob), Some(start)) = (self.index.blobs.get(ordinal), self.starts.get(ordinal))
+        let (Some(blob), Some(start)) = (self.index.blobs.get(ordinal), self.layout.start(ordinal))
         else {
             return Err(VerifyError::NoSuchBlob { digest: format!("number {ordinal}") });
         };
@@ -259,15 +316,15 @@ pub struct UnprovedIndex {
 /// Reads the index of a bundle without a key.
 ///
 /// # Errors
-/// When the head of the file is not that of a bundle.
-pub fn read_unproved(path: &Path) -> Result<UnprovedIndex, VerifyError> {
-    let file = fs_err::File::open(path).map_err(|source| VerifyError::Open { source })?;
-    let file_bytes = file.metadata().map_err(|source| VerifyError::Open { source })?.len();
-    let head = prelude::read(&mut Source::new(BufReader::new(file)), None)?;
+/// When the head of the file is not that of a bundle, or parts are missing.
+pub fn read_unproved(medium: &Medium) -> Result<UnprovedIndex, VerifyError> {
+    medium.complete()?;
+    medium.complete()?;
+    let head = prelude::read(&mut Source::new(BufReader::new(medium.reader())), None)?;
     Ok(UnprovedIndex {
         digest: Digest::of(&head.index_bytes),
         index: head.index,
         claimed_signers: head.signers,
-        file_bytes,
+        file_bytes: medium.length(),
     })
 }

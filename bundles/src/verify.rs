@@ -9,11 +9,9 @@
 
 use std::{
     io::Read,
-    num::NonZeroUsize,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc,
     },
 };
 
@@ -22,14 +20,9 @@ use crate::{
     index::{Digest, Index},
     keys::{KeyId, TrustedKeys},
     member,
+    pieces::{self, Feed},
     prelude::{self, Source},
 };
-
-/// More workers than this gain nothing: reading is the limit by then.
-const MAX_WORKERS: usize = 8;
-
-/// Pieces that may be on their way per worker, the one it hashes included.
-const PIECES_PER_WORKER: usize = 2;
 
 /// A bundle of which every byte was proved.
 #[derive(Debug, Clone)]
@@ -63,8 +56,7 @@ pub fn verify_with<R: Read>(
 ) -> Result<VerifiedIndex, VerifyError> {
     let mut source = Source::new(reader);
     let head = prelude::read(&mut source, Some(keys))?;
-    let workers = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    check_blobs(&mut source, &head.index, workers.min(MAX_WORKERS), bytes)?;
+    check_blobs(&mut source, &head.index, bytes)?;
     source.end()?;
     Ok(VerifiedIndex {
         digest: Digest::of(&head.index_bytes),
@@ -79,7 +71,6 @@ struct Piece {
     blob: usize,
     piece: usize,
     offset: u64,
-    bytes: Vec<u8>,
 }
 
 /// What the workers found, shared with the reader.
@@ -100,33 +91,19 @@ impl Findings {
     }
 }
 
-/// Reads every blob on this thread and hashes the pieces on `workers` others.
+/// Reads every blob on this thread; the pieces are hashed on others.
 fn check_blobs<R: Read>(
     source: &mut Source<R>,
     index: &Index,
-    workers: usize,
     bytes: &mut dyn FnMut(u64),
 ) -> Result<(), VerifyError> {
     let findings = Findings::default();
-    let (send, receive) = mpsc::channel();
-    let receive = Mutex::new(receive);
-    let (give_back, free) = mpsc::channel();
-    for _ in 0..workers * PIECES_PER_WORKER {
-        // The receiver is alive: it is a local of this function.
-        let _ = give_back.send(Vec::new());
-    }
-    let read = std::thread::scope(|scope| {
-        for _ in 0..workers {
-            let give_back = give_back.clone();
-            let (receive, findings) = (&receive, &findings);
-            scope.spawn(move || work(index, receive, &give_back, findings));
-        }
-        // Without this only the workers hold senders, and `free` closes should they all be gone.
-        drop(give_back);
-        let read = read_blobs(source, index, &send, &free, &findings, bytes);
-        drop(send);
-        read
-    });
+    let bad = |at: Piece, expected, found| {
+        let Piece { blob, piece, offset } = at;
+        let member = member::blob_name(&index.blobs[blob].digest);
+        findings.add(offset, VerifyError::Piece { member, piece, offset, expected, found });
+    };
+    let read = pieces::prove_all(&bad, |feed| read_blobs(source, index, feed, &findings, bytes));
     let first = findings.first.into_inner().unwrap_or_else(PoisonError::into_inner);
     match first {
         // Pieces are found bad after later bytes were read, so theirs is the earlier error.
@@ -138,55 +115,26 @@ fn check_blobs<R: Read>(
 fn read_blobs<R: Read>(
     source: &mut Source<R>,
     index: &Index,
-    send: &mpsc::Sender<Piece>,
-    free: &mpsc::Receiver<Vec<u8>>,
+    feed: &Feed<Piece>,
     findings: &Findings,
     bytes: &mut dyn FnMut(u64),
 ) -> Result<(), VerifyError> {
     for (number, blob) in index.blobs.iter().enumerate() {
         let name = member::blob_name(&blob.digest);
         source.header(&name, blob.size)?;
-        for piece in 0..blob.pieces.len() {
+        for (piece, expected) in blob.pieces.iter().enumerate() {
             if findings.failed.load(Ordering::Acquire) {
                 return Ok(());
             }
             let length = index.piece_length(blob, piece).unwrap_or(0);
-            let mut buffer =
-                free.recv().expect("a worker gives buffers back until the reader has ended");
+            let mut buffer = feed.buffer();
             buffer.resize(length as usize, 0);
             let offset = source.offset();
             source.fill(&mut buffer, &name)?;
             bytes(source.offset());
-            send.send(Piece { blob: number, piece, offset, bytes: buffer })
-                .expect("the receiving end lives in the caller");
+            feed.prove(Piece { blob: number, piece, offset }, expected.clone(), buffer);
         }
         source.padding(&name, blob.size)?;
     }
     Ok(())
-}
-
-fn work(
-    index: &Index,
-    receive: &Mutex<mpsc::Receiver<Piece>>,
-    give_back: &mpsc::Sender<Vec<u8>>,
-    findings: &Findings,
-) {
-    loop {
-        let next = receive.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(next) = next else { return };
-        let blob = &index.blobs[next.blob];
-        let (expected, found) = (&blob.pieces[next.piece], Digest::of(&next.bytes));
-        if *expected != found {
-            let error = VerifyError::Piece {
-                member: member::blob_name(&blob.digest),
-                piece: next.piece,
-                offset: next.offset,
-                expected: expected.clone(),
-                found,
-            };
-            findings.add(next.offset, error);
-        }
-        // The reader may have ended with an error; then nobody needs the buffer.
-        let _ = give_back.send(next.bytes);
-    }
 }

@@ -13,8 +13,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     index::{Blob, Digest, Index, IndexError, MAX_INDEX_BYTES},
+    layout,
     member::{self, BLOCK},
+    parts::{PartsError, PartsWriter, Split, SplitError, Written},
     signing::Signer,
+    sparse::SparseFile,
 };
 
 /// Why a bundle can't be written.
@@ -41,6 +44,13 @@ pub enum WriteError {
     Changed {
         /// The blob.
         digest: Digest,
+    },
+    /// The bundle can't be split so.
+    #[error("the bundle can't be split")]
+    Split {
+        /// Why.
+        #[source]
+        source: SplitError,
     },
     /// The bundle can't be written.
     #[error("the bundle can't be written")]
@@ -115,12 +125,42 @@ pub fn write_file<R: Read>(
     let mut builder = tempfile::Builder::new();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     let file = builder.prefix(".kdc-bundle-").permissions(mode).tempfile_in(folder);
-    let mut file = file.map_err(failed)?;
-    let length = write(file.as_file_mut(), index, key, open, bytes)?;
-    file.as_file().sync_all().map_err(failed)?;
+    let file = file.map_err(failed)?;
+    let mut sparse = SparseFile::new(file.as_file());
+    write(&mut sparse, index, key, open, bytes)?;
+    let length = sparse.finish().map_err(failed)?;
     file.persist(path).map_err(|error| failed(error.error))?;
     fs_err::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
     Ok(length)
+}
+
+/// As [`write_file`], but in parts named after `path` ([`crate::parts`]).
+///
+/// # Errors
+/// As [`write_file`], and when the bundle can't be split so.
+pub fn write_parts<R: Read>(
+    path: &Path,
+    index: &Index,
+    key: &dyn Signer,
+    split: Split,
+    open: impl FnMut(&Digest) -> io::Result<R>,
+    bytes: &mut dyn FnMut(u64),
+) -> Result<Written, WriteError> {
+    index.check().map_err(|source| WriteError::Index { source })?;
+    let mut parts = PartsWriter::new(path, index, &index.to_bytes(), &key.sign(index), split)
+        .map_err(|source| WriteError::Split { source })?;
+    write(&mut parts, index, key, open, bytes)?;
+    parts.finish(&mut |_| {}).map_err(|error| match error {
+        PartsError::Write { path, source } => {
+            let text = format!("`{}`: {source}", path.display());
+            WriteError::Write { source: io::Error::new(source.kind(), text) }
+        }
+        PartsError::Split { source } => WriteError::Split { source },
+        PartsError::InTheWay { .. } => {
+            WriteError::Write { source: io::ErrorKind::AlreadyExists.into() }
+        }
+        PartsError::Bundle(error) => WriteError::Write { source: io::Error::other(error) },
+    })
 }
 
 /// Writes a bundle to `output`. Gives the number of bytes.
@@ -142,11 +182,7 @@ pub fn write<R: Read>(
         return Err(WriteError::Index { source: IndexError::TooLarge { found } });
     }
     let mut output = Output { inner: BufWriter::new(output), length: 0 };
-    output.member(member::INDEX_NAME, &index_bytes).map_err(failed)?;
-    output.member(member::SIGNATURE_NAME, key.sign(index).as_bytes()).map_err(failed)?;
-    for (name, content) in member::oci_members(index) {
-        output.member(name, &content).map_err(failed)?;
-    }
+    output.put(&layout::head(index, &index_bytes, &key.sign(index))).map_err(failed)?;
     let mut buffer = vec![0; index.piece_size as usize];
     for blob in &index.blobs {
         let read = |source| WriteError::Read { digest: blob.digest.clone(), source };
@@ -184,12 +220,5 @@ impl<W: Write> Output<W> {
 
     fn pad(&mut self, size: u64) -> io::Result<()> {
         self.put(&[0; BLOCK][..member::padding(size)])
-    }
-
-    fn member(&mut self, name: &str, content: &[u8]) -> io::Result<()> {
-        let size = content.len() as u64;
-        self.put(&member::header(name, size))?;
-        self.put(content)?;
-        self.pad(size)
     }
 }

@@ -90,3 +90,98 @@ fn a_definition_that_needs_the_network_lists_what_it_needs() {
     let text = expect(at, "bundle create -f b.yaml -o o --key k", 2, "https://example.com/tool");
     assert!(text.contains("bundle lock") && !at.join("o").exists(), "{text}");
 }
+
+/// A key, a definition of a two-megabyte tool, and a folder that stands for a stick.
+fn with_key(at: &Path) {
+    fs_err::write(
+        at.join("tool"),
+        (0..3_000_000_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect::<Vec<_>>(),
+    )
+    .unwrap();
+    fs_err::write(at.join("b.yaml"), DEFINITION).unwrap();
+    fs_err::create_dir(at.join("stick")).unwrap();
+    expect(at, "bundle key new -o k --unencrypted", 0, "key");
+}
+
+#[test]
+fn parts_are_made_found_proved_rebuilt_and_joined() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    with_key(at);
+    let create = "bundle create -f b.yaml --key k";
+    expect(at, &format!("{create} -o whole"), 0, "sample 1 in");
+    expect(at, &format!("{create} -o stick/b --parity 10%"), 2, "--split");
+    expect(at, &format!("{create} -o stick/b --split 900KiB"), 2, "index and one piece need");
+    let made =
+        expect(at, &format!("{create} -o stick/b --split 1200KiB --parity 25%"), 0, "4 parts");
+    assert!(
+        made.contains("stick/b.part-1-of-4") && made.contains("stick/b.parity-4-of-4"),
+        "{made}"
+    );
+    fs_err::create_dir(at.join("again")).unwrap();
+    let split = "bundle split whole --key k.pub --split 1200KiB --parity 25% -o again/b";
+    expect(at, split, 0, "(1 of them parity)");
+    for name in ["b.part-1-of-4", "b.part-3-of-4", "b.parity-4-of-4"] {
+        let (left, right) = (at.join("stick").join(name), at.join("again").join(name));
+        assert!(fs_err::read(left).unwrap() == fs_err::read(right).unwrap(), "{name}");
+    }
+    fs_err::remove_dir_all(at.join("again")).unwrap();
+
+    for path in ["stick", "stick/b.part-2-of-4", "stick/b.parity-4-of-4"] {
+        expect(at, &format!("bundle verify {path} --key k.pub"), 0, "sample 1 is proved");
+        expect(at, &format!("bundle inspect {path} --key k.pub"), 0, "tool");
+    }
+    expect(at, "bundle inspect stick", 0, "nothing was proved");
+
+    let second = at.join("stick/b.part-2-of-4");
+    let good = fs_err::read(&second).unwrap();
+    let mut bad = good.clone();
+    bad[900_000] ^= 1;
+    fs_err::write(&second, &bad).unwrap();
+    let said = expect(at, "bundle verify stick --key k.pub", 3, "error[BDL-011]");
+    assert!(
+        said.contains("b.part-2-of-4: is damaged in 1 place") && said.contains("repair"),
+        "{said}"
+    );
+    expect(at, "bundle join stick -o joined --key k.pub", 3, "part 2 in");
+    fs_err::remove_file(&second).unwrap();
+    expect(at, "bundle inspect stick", 3, "lacks part 2 of its 4 parts");
+    let json = run(at, "bundle verify stick --key k.pub --output json").stdout;
+    let json = String::from_utf8(json).unwrap();
+    let json: serde_json::Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+    assert_eq!(json["parts"][1]["state"], "missing");
+    assert_eq!(json["readable"], false);
+    expect(at, "bundle repair stick --key k.pub", 0, "part 2 is rebuilt and proved");
+    assert!(fs_err::read(&second).unwrap() == good);
+    expect(at, "bundle repair stick --key k.pub", 0, "nothing to rebuild");
+    fs_err::remove_file(&second).unwrap();
+    fs_err::remove_file(at.join("stick/b.part-1-of-4")).unwrap();
+    let said = expect(at, "bundle repair stick --key k.pub", 3, "error[BDL-012]");
+    assert!(said.contains("parts 1, 2") && said.contains("at least 1 of"), "{said}");
+    expect(at, "bundle repair whole --key k.pub", 2, "only parts can be rebuilt");
+
+    fs_err::create_dir(at.join("other")).unwrap();
+    fs_err::write(at.join("other/x"), &good).unwrap();
+    expect(at, "bundle verify stick other --key k.pub", 3, "1 of sample 1 are missing");
+    fs_err::write(at.join("other/b.part-1-of-4"), "x").unwrap();
+    let said = expect(at, "bundle verify stick other --key k.pub", 3, "not of this set");
+    assert!(said.contains("does not begin as one"), "{said}");
+}
+
+#[test]
+fn a_folder_with_two_bundles_or_none_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    with_key(at);
+    expect(at, "bundle inspect stick", 2, "error[BDL-010]");
+    expect(at, "bundle create -f b.yaml -o stick/a --key k", 0, "sample 1");
+    expect(at, "bundle verify stick --key k.pub", 0, "sample 1 is proved");
+    fs_err::write(at.join("c.yaml"), DEFINITION.replace("\"1\"", "\"2\"")).unwrap();
+    expect(at, "bundle create -f c.yaml -o stick/b --key k --split 2MiB", 0, "sample 2");
+    let said = expect(at, "bundle verify stick --key k.pub", 2, "there are 2 bundles");
+    assert!(
+        said.contains("sample 1 (`stick/a`)") && said.contains("sample 2 (`stick/b.part"),
+        "{said}"
+    );
+    expect(at, "bundle verify stick/a --key k.pub", 0, "sample 1 is proved");
+}

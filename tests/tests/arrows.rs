@@ -8,6 +8,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kdc-agent", &["kdc-bundles", "kdc-profiles"]),
     ("kdc-airgap", &["kdc-bundles", "kdc-profiles"]),
     ("kdc-install", &["kdc-agent", "kdc-airgap", "kdc-bundles", "kdc-profiles"]),
+    // It feeds readers wherever they are.
+    ("kdc-fuzz", &["kdc-airgap", "kdc-bundles"]),
     // Tests reach into all of them; only they may use the installer.
     ("kdc-tests", &["kdc-agent", "kdc-airgap", "kdc-bundles", "kdc-install", "kdc-profiles"]),
 ];

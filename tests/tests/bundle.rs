@@ -9,6 +9,7 @@ use kdc_bundles::{
     error::VerifyError,
     index::{Artifact, ArtifactKind, Blob, Digest, INDEX_VERSION, Index},
     keys::TrustedKeys,
+    medium::Medium,
     member,
     open::{BundleFile, read_unproved},
     signature::SignatureError,
@@ -344,11 +345,11 @@ fn looking_without_a_key_reads_a_foreign_bundle_but_no_damaged_index() {
     let (sample, folder) = (Sample::new(), tempfile::tempdir().unwrap());
     let path = folder.path().join("b");
     fs_err::write(&path, &sample.bytes).unwrap();
-    let found = read_unproved(&path).unwrap();
+    let found = read_unproved(&Medium::file(&path).unwrap()).unwrap();
     assert_eq!(
         (found.index, found.claimed_signers),
         (sample.index, vec![sample.key.public().id()])
     );
     fs_err::write(&path, &sample.bytes[..700]).unwrap();
-    assert!(read_unproved(&path).is_err());
+    assert!(read_unproved(&Medium::file(&path).unwrap()).is_err());
 }

@@ -240,10 +240,13 @@ fn a_bundle_that_is_no_file_or_has_no_agent_is_told_before_any_node_is_reached()
     assert_eq!(code, 0, "{said}");
     let create = ["bundle", "create", "-f", "bundle.yaml", "-o", "t.kdc", "--key", "k"];
     assert_eq!(desk.run(&create).0, 0);
+    fs_err::create_dir(desk.path("empty")).unwrap();
     for (bundle, key, code, says) in [
         ("t.kdc", "k.pub", 3, "error[KDC-006]: the bundle has no `kdc-agent` for linux/"),
         ("none.kdc", "k.pub", 2, "error[BDL-007]: the bundle `none.kdc` can't be opened"),
-        (".", "k.pub", 2, "error[BDL-007]: the bundle `.` can't be opened"),
+        // The folder has the same bundle and no other.
+        (".", "k.pub", 3, "error[KDC-006]: the bundle has no `kdc-agent` for linux/"),
+        ("empty", "k.pub", 2, "error[BDL-010]: no bundle in `empty`"),
         ("t.kdc", "none.pub", 2, "error[BDL-002]: the public key can't be read"),
     ] {
         let (ended, said) = desk.fail(&["apply", "--bundle", bundle, "--key", key]);

@@ -36,9 +36,10 @@ pub(crate) struct PaceArguments {
 /// Which bundle, and whose signature counts.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct BundleArguments {
-    /// The bundle. It is verified before anything touches a node
-    #[arg(long, value_name = "FILE")]
-    pub(crate) bundle: Option<PathBuf>,
+    /// The bundle: a file, one of its parts, or a folder or stick that holds it; several times for
+    /// parts on several sticks. It is verified before anything touches a node
+    #[arg(long, value_name = "PATH")]
+    pub(crate) bundle: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) keys: KeyArguments,
 }

@@ -1,19 +1,18 @@
 //! The bundle of a command: proved whole before anything touches a node, then read piece by piece.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use kdc_bundles::{
-    error::VerifyError,
     index::{ArtifactKind, Digest, Index},
     keys::{KeyId, TrustedKey, TrustedKeys},
+    medium::Medium,
     open::BundleFile,
-    verify,
 };
 
 use super::{
     BundleCommandError, CommandError,
     arguments::BundleArguments,
-    bundle::{load_keys, open, refused},
+    bundle::{load_keys, refused},
 };
 use crate::{
     fleet::Load,
@@ -37,9 +36,11 @@ impl Opened {
         arguments: &BundleArguments,
         screen: &Screen,
     ) -> Result<Option<Self>, Complaint> {
-        let Some(path) = arguments.bundle.clone() else { return Ok(None) };
-        let keys = load_keys(&arguments.keys)?;
-        let proving = tokio::task::spawn_blocking(move || prove(&path, &keys));
+        if arguments.bundle.is_empty() {
+            return Ok(None);
+        }
+        let (paths, keys) = (arguments.bundle.clone(), load_keys(&arguments.keys)?);
+        let proving = tokio::task::spawn_blocking(move || prove(&paths, &keys));
         let opened = proving
             .await
             .map_err(|error| CommandError::Runtime(std::io::Error::other(error)))??;
@@ -120,15 +121,10 @@ fn platform() -> String {
     format!("linux/{architecture}")
 }
 
-fn prove(path: &Path, keys: &TrustedKeys) -> Result<Opened, BundleCommandError> {
-    let wrong = refused(path);
-    let proved = verify::verify(open(path)?, keys).map_err(&wrong)?;
-    let file = BundleFile::open(path, keys).map_err(&wrong)?;
-    if *file.digest() != proved.digest {
-        // Somebody put another file in its place between the two looks.
-        let found = "another bundle than a moment ago".to_owned();
-        return Err(wrong(VerifyError::NotABundle { found }));
-    }
+fn prove(paths: &[PathBuf], keys: &TrustedKeys) -> Result<Opened, BundleCommandError> {
+    let medium = Medium::find(paths).map_err(refused(&paths[0]))?;
+    let path = medium.path().to_owned();
+    let file = BundleFile::prove(medium, keys, &mut |_| {}).map_err(refused(&path))?;
     let text = String::from_utf8_lossy(file.index_bytes()).into_owned();
     let keys = keys.keys().iter().map(TrustedKey::to_text).collect();
     Ok(Opened { file, text, keys })

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kdc_airgap::{Cache, Summary, document};
+use kdc_airgap::{Cache, Output, Summary, document};
 use kdc_bundles::signing::{self, SigningKey, SigningKeys};
 use kdc_profiles::definition::Source;
 
@@ -11,6 +11,8 @@ use super::{
     fetching::{FetchArguments, Shown},
     lock::load_lock,
     password,
+    sizes::SplitArguments,
+    split::Parts,
 };
 use crate::show::{Screen, plain::render_bytes};
 
@@ -24,7 +26,9 @@ use crate::show::{Screen, plain::render_bytes};
     kdc-install bundle create -f bundle.yaml -o kdc.bundle --key site.key\n  \
     kdc-install bundle create -f bundle.yaml -o kdc.bundle --key site.key \\\n    \
     --password-file password.txt\n  \
-    kdc-install bundle create -f bundle.yaml -o kdc.bundle --key old.key --key new.key")]
+    kdc-install bundle create -f bundle.yaml -o kdc.bundle --key old.key --key new.key\n  \
+    kdc-install bundle create -f bundle.yaml -o /mnt/stick/kdc.bundle --key site.key \\\n    \
+    --split 4GiB --parity 10%")]
 pub(super) struct Create {
     /// The definition (`kind: BundleDefinition`); its paths are relative to its folder
     #[arg(short, long, value_name = "DEFINITION")]
@@ -40,6 +44,17 @@ pub(super) struct Create {
     password_file: Option<PathBuf>,
     #[command(flatten)]
     fetching: FetchArguments,
+    #[command(flatten)]
+    split: SplitArguments,
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Created<'a> {
+    #[serde(flatten)]
+    signed: SignedBundle<'a>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    parts: Option<Parts<'a>>,
 }
 
 impl Create {
@@ -48,13 +63,14 @@ impl Create {
         let lock = load_lock(&self.file, &definition)?;
         let keys = self.load_keys()?;
         let folder = self.file.parent().unwrap_or(Path::new(""));
-        let (save, mut shown) = (&self.save, Shown::new(screen));
+        let output = Output { path: &self.save, split: self.split.chosen() };
+        let mut shown = Shown::new(screen);
         let summary = match &lock {
             Some(lock) => {
                 let fetcher = self.fetching.fetcher()?;
                 kdc_airgap::lock::fetch(&fetcher, lock, &mut shown).await?;
                 let cache = fetcher.cache();
-                kdc_airgap::create_locked(lock, folder, cache, save, &keys, &mut shown)?
+                kdc_airgap::create_locked(lock, folder, cache, output, &keys, &mut shown)?
             }
             None => {
                 // Only folders need it, as a place to be packed in.
@@ -65,7 +81,7 @@ impl Create {
                 let created = document::created_from(epoch.as_deref())
                     .map_err(|what| BundleCommandError::Epoch { what })?;
                 let (cache, shown) = (cache.as_ref(), &mut shown);
-                kdc_airgap::create(&definition, folder, cache, save, &keys, &created, shown)?
+                kdc_airgap::create(&definition, folder, cache, output, &keys, &created, shown)?
             }
         };
         self.show(screen, &summary);
@@ -90,7 +106,7 @@ impl Create {
     }
 
     fn show(&self, screen: &Screen, summary: &Summary) {
-        let created = SignedBundle {
+        let signed = SignedBundle {
             bundle: &self.save,
             name: &summary.name,
             version: &summary.version,
@@ -101,17 +117,21 @@ impl Create {
             content_bytes: summary.content_bytes,
             file_bytes: summary.file_bytes,
         };
+        let created = Created { signed, parts: summary.parts.as_ref().map(Parts::new) };
         screen.document(&created, || {
-            format!(
+            let parts = created.parts.as_ref().map(|parts| parts.render(&self.save));
+            let signed = &created.signed;
+            let text = format!(
                 "{} {} in `{}`: {} artifacts, {} blobs, {}, signed with key {}\n",
-                created.name,
-                created.version,
-                created.bundle.display(),
-                created.artifacts,
-                created.blobs,
-                render_bytes(created.file_bytes),
-                created.key
-            )
+                signed.name,
+                signed.version,
+                signed.bundle.display(),
+                signed.artifacts,
+                signed.blobs,
+                render_bytes(signed.file_bytes),
+                signed.key
+            );
+            text + &parts.unwrap_or_default()
         });
     }
 }

@@ -1,11 +1,13 @@
 //! Errors of the `bundle` commands, `BDL-nnn`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kdc_airgap::{CreateError, FetchError, LockError, cache::CacheError};
 use kdc_bundles::{
     error::VerifyError,
     keys::{KeyError, KeyId},
+    medium::MediumError,
+    parts::{PartSummary, PartsError, RepairError},
     signing::SigningError,
     write::WriteError,
 };
@@ -34,6 +36,33 @@ pub enum BundleCommandError {
         #[source]
         source: std::io::Error,
     },
+    /// There is no bundle where one was looked for, or more than one.
+    #[error(transparent)]
+    Find(MediumError),
+    /// Parts are missing or bad.
+    #[error("{} of {bundle} are missing or bad, {}", bad.len(), judgement(*readable))]
+    PartsBad {
+        /// Name and version.
+        bundle: String,
+        /// Which, and what is wrong.
+        bad: Vec<PartSummary>,
+        /// Every byte of the bundle is there all the same.
+        readable: bool,
+        /// Parity makes up for what is lost.
+        repairable: bool,
+    },
+    /// What is in one file has no parts to rebuild.
+    #[error("`{}` is one file: only parts can be rebuilt", path.display())]
+    NoParts {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A bundle can't be split or joined.
+    #[error(transparent)]
+    Parts(PartsError),
+    /// Parts can't be rebuilt.
+    #[error(transparent)]
+    Repair(#[from] RepairError),
     /// A public key can't be used.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -156,13 +185,42 @@ pub enum BundleCommandError {
     PasswordsDiffer,
 }
 
+fn judgement(readable: bool) -> &'static str {
+    if readable { "though every byte of the bundle is there" } else { "so the bundle is not whole" }
+}
+
 impl BundleCommandError {
+    /// A bundle that is not as it was signed, or not there.
+    pub(crate) fn refused(path: &Path, source: VerifyError) -> Self {
+        match source {
+            VerifyError::Medium(
+                error @ (MediumError::Nothing { .. }
+                | MediumError::TooMany { .. }
+                | MediumError::Several { .. }),
+            ) => Self::Find(error),
+            VerifyError::Open { source } => Self::Unopened { path: path.to_owned(), source },
+            source => Self::Refused { path: path.to_owned(), source },
+        }
+    }
+
+    /// What went wrong with the bundle at `path`.
+    pub(super) fn parts(path: &Path) -> impl Fn(PartsError) -> Self + use<> {
+        let path = path.to_owned();
+        move |error| match error {
+            PartsError::Bundle(source) => Self::refused(&path, source),
+            other => Self::Parts(other),
+        }
+    }
+
     /// Stable code.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "BDL-001",
             Self::Unopened { .. } => "BDL-007",
+            Self::Find(_) => "BDL-010",
+            Self::PartsBad { .. } => "BDL-011",
+            Self::NoParts { .. } | Self::Parts(_) | Self::Repair(_) => "BDL-012",
             Self::Key(_)
             | Self::KeyFolder { .. }
             | Self::TrustFile(_)
@@ -191,6 +249,17 @@ impl BundleCommandError {
         match self {
             Self::Refused { source, .. } => source.hint(),
             Self::Unopened { .. } => Some("check the path of the bundle".to_owned()),
+            Self::Find(error) => error.hint(),
+            Self::PartsBad { repairable: true, .. } => {
+                Some("`kdc-install bundle repair` rebuilds them".to_owned())
+            }
+            Self::PartsBad { bad, .. } => {
+                let needed: Vec<_> = bad.iter().map(|part| part.number.to_string()).collect();
+                Some(format!("copy them again from their source: {}", needed.join(", ")))
+            }
+            Self::NoParts { .. } => Some("copy it again from its source".to_owned()),
+            Self::Parts(error) => error.hint(),
+            Self::Repair(error) => error.hint(),
             Self::Key(error) => error.hint().or_else(|| Some("check the path of the key".into())),
             Self::TrustFile(problems) => Some(format!("correct `{}`", problems.file())),
             Self::TrustOpen { path, .. } => Some(format!(
@@ -234,7 +303,15 @@ impl BundleCommandError {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Refused { .. } => Exit::Refused,
+            Self::Refused { .. }
+            | Self::PartsBad { .. }
+            | Self::Repair(RepairError::TooMuch { .. } | RepairError::Forged { .. }) => {
+                Exit::Refused
+            }
+            Self::Parts(PartsError::Split { .. }) | Self::Find(_) | Self::NoParts { .. } => {
+                Exit::Usage
+            }
+            Self::Parts(_) | Self::Repair(RepairError::Parts(_)) => Exit::Internal,
             Self::Signing(SigningError::Generate) | Self::Terminal(_) => Exit::Internal,
             Self::Create(CreateError::Write { source: WriteError::Write { .. } }) => Exit::Internal,
             Self::Unopened { .. }
@@ -274,7 +351,7 @@ mod tests {
     #[test]
     fn every_code_is_documented() {
         let docs = include_str!("../../../../docs/errors.md");
-        for number in (1..=9).chain([13]) {
+        for number in 1..=13 {
             assert!(docs.contains(&format!("| BDL-{number:03} |")), "BDL-{number:03}");
         }
     }

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use kdc_bundles::{
     index::{Artifact, Digest, Index},
+    medium::Medium,
     open::{BundleFile, read_unproved},
 };
 
-use super::{BundleCommandError, documents, documents::ViewArguments, load_keys, open, refused};
+use super::{BundleCommandError, documents, documents::ViewArguments, load_keys, refused};
 use crate::{
     command::arguments::KeyArguments,
     show::{Screen, plain::render_bytes, table},
@@ -25,9 +26,9 @@ use crate::{
     kdc-install bundle inspect kdc.bundle --licenses\n  \
     kdc-install bundle inspect kdc.bundle --key site.key.pub --sbom > sbom.spdx.json")]
 pub(super) struct Inspect {
-    /// The bundle
-    #[arg(value_name = "FILE")]
-    bundle: PathBuf,
+    /// The bundle: a file, one of its parts, or folders and sticks that hold it
+    #[arg(value_name = "PATH", required = true)]
+    bundle: Vec<PathBuf>,
     /// Prove signature and index against this public key or trust file; may be given several times
     #[arg(long = "key", value_name = "KEY.pub")]
     keys: Vec<PathBuf>,
@@ -59,9 +60,10 @@ struct Listed<'a> {
 
 impl Inspect {
     pub(super) fn run(&self, screen: &Screen) -> Result<(), BundleCommandError> {
-        drop(open(&self.bundle)?);
+        let medium = Medium::find(&self.bundle).map_err(refused(&self.bundle[0]))?;
+        let path = medium.path().to_owned();
         if self.keys.is_empty() && self.view.document().is_none() {
-            let found = read_unproved(&self.bundle).map_err(refused(&self.bundle))?;
+            let found = read_unproved(&medium).map_err(refused(&path))?;
             screen
                 .say("nothing was proved: without --key this is only what the file says of itself");
             let key = super::listed(&found.claimed_signers);
@@ -73,10 +75,10 @@ impl Inspect {
             return Ok(());
         }
         let keys = load_keys(&KeyArguments { keys: self.keys.clone() })?;
-        let found = BundleFile::open(&self.bundle, &keys).map_err(refused(&self.bundle))?;
+        let found = BundleFile::open_medium(medium, &keys).map_err(refused(&path))?;
         screen.say("signature and index are proved; content was not read (`bundle verify` does)");
         if let Some(name) = self.view.document() {
-            return documents::print(screen, &self.bundle, &found, name);
+            return documents::print(screen, &path, &found, name);
         }
         if self.view.licenses {
             documents::show_licences(screen, found.index(), true);

@@ -11,18 +11,22 @@ mod documents;
 mod error;
 mod fetching;
 mod inspect;
+mod join;
 mod key;
 mod keys;
 mod lock;
 mod password;
 mod progress;
+mod repair;
+mod sizes;
+mod split;
 mod trust;
 mod verify;
 
 pub use self::error::BundleCommandError;
 pub(crate) use self::keys::load_keys;
 
-/// Make a signed bundle, prove one, or look into it
+/// Make a signed bundle, prove one, look into it, or carry it in parts
 ///
 /// A bundle is one file with everything an install needs, and one signature over all of it. Make a
 /// key once, give its public half (`KEY.pub`) to every site, keep KEY itself where only the builder
@@ -47,6 +51,9 @@ enum Action {
     Create(create::Create),
     Verify(verify::Verify),
     Inspect(inspect::Inspect),
+    Split(split::SplitCommand),
+    Join(join::Join),
+    Repair(repair::Repair),
     Trust(trust::Trust),
 }
 
@@ -59,6 +66,9 @@ impl BundleCommand {
             Action::Create(command) => command.run(&screen).await,
             Action::Verify(command) => command.run(&screen),
             Action::Inspect(command) => command.run(&screen),
+            Action::Split(command) => command.run(&screen),
+            Action::Join(command) => command.run(&screen),
+            Action::Repair(command) => command.run(&screen),
             Action::Trust(command) => command.run(&screen),
         };
         Ok(result?)
@@ -87,18 +97,8 @@ fn listed(ids: &[KeyId]) -> String {
     ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// An error of the format, of that file.
-pub(crate) fn refused(path: &Path) -> impl Fn(VerifyError) -> BundleCommandError {
+/// An error of the format, of that file; not finding it is another matter.
+pub(crate) fn refused(path: &Path) -> impl Fn(VerifyError) -> BundleCommandError + use<> {
     let path: PathBuf = path.to_owned();
-    move |source| BundleCommandError::Refused { path: path.clone(), source }
-}
-
-/// Open a bundle for reading; what is no file is told apart from a bundle that is refused.
-pub(crate) fn open(path: &Path) -> Result<fs_err::File, BundleCommandError> {
-    let wrong = |source| BundleCommandError::Unopened { path: path.to_owned(), source };
-    let file = fs_err::File::open(path).map_err(wrong)?;
-    if file.metadata().map_err(wrong)?.is_dir() {
-        return Err(wrong(std::io::ErrorKind::IsADirectory.into()));
-    }
-    Ok(file)
+    move |source| BundleCommandError::refused(&path, source)
 }

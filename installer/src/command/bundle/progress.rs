@@ -47,6 +47,30 @@ impl<'s> Progress<'s> {
     }
 }
 
+/// A pass that is told how far it is altogether.
+pub(super) struct Reach<'s> {
+    progress: Progress<'s>,
+    reached: u64,
+}
+
+impl<'s> Reach<'s> {
+    /// As [`Progress::start`].
+    pub(super) fn start(screen: &'s Screen, word: &'static str, total_bytes: u64) -> Self {
+        Self { progress: Progress::start(screen, word, total_bytes), reached: 0 }
+    }
+
+    /// So much is done.
+    pub(super) fn reach(&mut self, bytes: u64) {
+        self.progress.add(bytes.saturating_sub(self.reached));
+        self.reached = bytes;
+    }
+
+    /// It is over.
+    pub(super) fn finish(self) {
+        self.progress.finish();
+    }
+}
+
 fn quarters(done: u64, total: u64) -> u64 {
     if total < WORTH_QUARTERS_BYTES { 0 } else { done / (total / 4) }
 }

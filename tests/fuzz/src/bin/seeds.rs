@@ -1,0 +1,138 @@
+//! Writes the good inputs that fuzzing starts from, and the public key they are signed with. Run again
+//! when a format changes: `cargo run -p kdc-fuzz --bin seeds`.
+
+use std::{collections::BTreeMap, error::Error, path::Path};
+
+use kdc_bundles::{
+    index::{Artifact, ArtifactKind, Digest, INDEX_VERSION, Index},
+    keys::TrustedKeys,
+    medium::Medium,
+    parts::{Split, split},
+    signing::SigningKey,
+    write::{hash_blob, write_file},
+};
+use serde_json::json;
+
+const PIECE: u64 = 4096;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let corpus = kdc_fuzz::corpus();
+    let key = SigningKey::generate()?;
+    fs_err::write(corpus.with_file_name("corpus-key.pub"), key.public().to_text())?;
+    let put = |target: &str, name: &str, bytes: &[u8]| -> std::io::Result<()> {
+        fs_err::create_dir_all(corpus.join(target))?;
+        fs_err::write(corpus.join(target).join(name), bytes)
+    };
+    let contents: BTreeMap<Digest, Vec<u8>> = [0, 1, 700, 4096, 9000]
+        .map(|size| vec![0x5a; size])
+        .into_iter()
+        .map(|content| (Digest::of(&content), content))
+        .collect();
+    let index = index(&contents)?;
+    put("index", "seed", &index.to_bytes())?;
+    let signed = [key.sign(&index).as_bytes(), b"\0", &index.to_bytes()].concat();
+    put("signature", "seed", &signed)?;
+    put("signature", "seed-key", key.public().to_text().as_bytes())?;
+    for (name, numbers) in [
+        ("seed-one", vec![4096_u64, 4096, 0]),
+        ("seed-three", vec![4096, 9000, 0, 1, 0, 0, 0]),
+        ("seed-large", vec![1 << 20, 1 << 32, 0, (1 << 20) + 1, 0]),
+        ("seed-bad", vec![4095, 9000, 1]),
+    ] {
+        put("pieces", name, &numbers.into_iter().flat_map(u64::to_le_bytes).collect::<Vec<_>>())?;
+    }
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("b");
+    let open = |digest: &Digest| Ok(contents[digest].as_slice());
+    write_file(&path, &index, &key, open, &mut |_| {})?;
+    put("bundle", "seed", &fs_err::read(&path)?)?;
+    let how = Split { size: 18_000, parity_percent: 50 };
+    let keys = TrustedKeys::new(vec![key.public()])?;
+    let made = split(Medium::file(&path)?, &keys, &path, how, &mut |_, _| {})?;
+    for (number, part) in made.paths.iter().enumerate() {
+        put("part", &format!("seed-{}-of-{}", number + 1, made.paths.len()), &fs_err::read(part)?)?;
+    }
+    put("oci", "seed", documents(1).as_bytes())?;
+    put("oci", "seed-deep", documents(100).as_bytes())?;
+    put("tar", "seed", &layout_tar(folder.path())?)?;
+    Ok(())
+}
+
+fn index(contents: &BTreeMap<Digest, Vec<u8>>) -> Result<Index, Box<dyn Error>> {
+    let mut blobs = Vec::new();
+    for content in contents.values() {
+        blobs.push(hash_blob(content.as_slice(), PIECE, &mut |_| {})?);
+    }
+    let artifacts = blobs.iter().enumerate().map(|(number, blob)| Artifact {
+        name: format!("example.com/a{number}:1"),
+        kind: if number % 2 == 0 { ArtifactKind::Image } else { ArtifactKind::File },
+        platform: (number % 2 == 0).then(|| "linux/amd64".to_owned()),
+        version: Some("1".to_owned()),
+        media_type: "application/octet-stream".to_owned(),
+        digest: blob.digest.clone(),
+        blobs: vec![blob.digest.clone()],
+        roles: vec!["worker".to_owned()],
+        licence: Some("Apache-2.0".to_owned()),
+        source: Some("https://example.com/a".to_owned()),
+        unpack_to: None,
+    });
+    let mut artifacts: Vec<_> = artifacts.collect();
+    artifacts.sort_by(|left, right| (left.kind, &left.name).cmp(&(right.kind, &right.name)));
+    Ok(Index {
+        version: INDEX_VERSION,
+        name: "seed".to_owned(),
+        bundle_version: "1".to_owned(),
+        piece_size: PIECE,
+        parameters: BTreeMap::from([("kubernetesVersion".to_owned(), "v1.20.2".to_owned())]),
+        artifacts,
+        blobs,
+    })
+}
+
+/// An image behind that many indexes, for [`kdc_fuzz::oci`].
+fn documents(depth: usize) -> String {
+    let index = |next: usize, manifest: bool| {
+        let kind = if manifest { "manifest" } else { "index" };
+        json!({"schemaVersion": 2, "manifests": [{
+            "mediaType": format!("application/vnd.oci.image.{kind}.v1+json"),
+            "digest": format!("@{next}"), "size": 0,
+            "platform": {"os": "linux", "architecture": "amd64"},
+            "annotations": {"org.opencontainers.image.ref.name": "app:1"},
+        }]})
+        .to_string()
+    };
+    let manifest = json!({
+        "schemaVersion": 2,
+        "config": {"mediaType": "a/b", "digest": format!("@{}", depth + 1), "size": 2},
+        "layers": [{"mediaType": "a/b", "digest": format!("@{}", depth + 2), "size": 5}],
+    });
+    let mut all: Vec<String> = (1..=depth).map(|next| index(next, next == depth)).collect();
+    all.extend([manifest.to_string(), "{}".to_owned(), "layer".to_owned()]);
+    all.join("\0")
+}
+
+/// A small layout in a tar, made with `tar`: other programs' headers are what is read.
+fn layout_tar(folder: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
+    let layout = folder.join("layout");
+    fs_err::create_dir_all(layout.join("blobs/sha256"))?;
+    let put = |bytes: &str| -> std::io::Result<serde_json::Value> {
+        let digest = Digest::of(bytes.as_bytes());
+        fs_err::write(layout.join("blobs/sha256").join(digest.hex()), bytes)?;
+        Ok(json!({"mediaType": "a/b", "digest": digest, "size": bytes.len()}))
+    };
+    let manifest = json!({"schemaVersion": 2, "config": put("{}")?, "layers": [put("layer")?]});
+    let mut entry = put(&manifest.to_string())?;
+    entry["mediaType"] = "application/vnd.oci.image.manifest.v1+json".into();
+    entry["annotations"] = json!({"org.opencontainers.image.ref.name": "app:1"});
+    let index = json!({"schemaVersion": 2, "manifests": [entry]});
+    fs_err::write(layout.join("index.json"), index.to_string())?;
+    fs_err::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    let path = folder.join("layout.tar");
+    let mut command = std::process::Command::new("tar");
+    command.args(["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner", "-cf"]);
+    let status = command.arg(&path).arg("-C").arg(&layout).arg(".").status()?;
+    if !status.success() {
+        return Err("tar failed".into());
+    }
+    Ok(fs_err::read(path)?)
+}
