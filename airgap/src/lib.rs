@@ -24,6 +24,7 @@ mod content;
 pub mod create;
 mod debian;
 pub mod document;
+pub mod export;
 pub mod fetch;
 mod folder;
 pub mod layout;
@@ -31,6 +32,7 @@ pub mod lock;
 mod oci;
 mod plan;
 pub mod problem;
+pub mod prune;
 pub mod registry;
 
 pub use cache::Cache;

@@ -9,6 +9,8 @@ mod control;
 mod depart;
 mod error;
 mod hold;
+mod prune;
+pub mod registry;
 mod runs;
 mod tail;
 
@@ -223,6 +225,7 @@ fn change(session: &Session, body: RequestBody) -> Result<Reply, Failure> {
             Ok(Reply::Accepted { proofs: accept::accept(host, &asked)? })
         }
         RequestBody::MintJoin { ttl_secs } => Ok(control::mint_join(host, ttl_secs)?),
+        RequestBody::Prune { dry_run } => prune::prune(host, places, &session.store, dry_run),
         RequestBody::Undo => Ok(runs::start_undo(host, places)?),
         RequestBody::Depart => {
             let reply = depart::depart(host, places)?;

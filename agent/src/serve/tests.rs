@@ -38,6 +38,7 @@ async fn nothing_is_changed_without_the_hold() {
     for body in [
         RequestBody::OfferIndex { index: "{}".into(), signature: String::new(), keys: Vec::new() },
         RequestBody::Missing { blobs: Vec::new() },
+        RequestBody::Prune { dry_run: true },
         RequestBody::Undo,
         RequestBody::Depart,
         RequestBody::MintJoin { ttl_secs: 60 },

@@ -36,6 +36,14 @@ pub enum StoreError {
         /// Wanted blob.
         blob: Digest,
     },
+    /// A piece that the index does not name.
+    #[error("the signed index has no piece {piece} of a blob number {ordinal}")]
+    NoPiece {
+        /// The blob's place in the index.
+        ordinal: usize,
+        /// Wanted piece.
+        piece: usize,
+    },
     /// Not (wholly) here.
     #[error("blob {blob} is not in the store of this node")]
     Absent {
@@ -86,7 +94,7 @@ impl StoreError {
             Self::NotTrusted { .. } => "AGENT-010",
             Self::BadIndex { .. } => "AGENT-011",
             Self::UnknownIndex { .. } => "AGENT-012",
-            Self::UnknownBlob { .. } => "AGENT-013",
+            Self::UnknownBlob { .. } | Self::NoPiece { .. } => "AGENT-013",
             Self::Absent { .. } => "AGENT-014",
             Self::Mismatch { .. } => "AGENT-015",
             Self::BadStream { .. } => "AGENT-016",
@@ -105,7 +113,7 @@ impl StoreError {
                  key is the builder's"
                     .to_owned()
             }
-            Self::BadIndex { .. } | Self::UnknownBlob { .. } => {
+            Self::BadIndex { .. } | Self::UnknownBlob { .. } | Self::NoPiece { .. } => {
                 "build the bundle again; this one was signed with a broken index".to_owned()
             }
             Self::UnknownIndex { .. } | Self::Absent { .. } | Self::NoIndex => {

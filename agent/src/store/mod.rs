@@ -23,6 +23,7 @@
 
 mod error;
 mod partial;
+mod prune;
 mod receive;
 mod source;
 
@@ -40,7 +41,12 @@ use kdc_bundles::{
     signature::{SignatureError, verify_index},
 };
 
-pub use self::{error::StoreError, receive::receive, source::ProvedBlob};
+pub use self::{
+    error::StoreError,
+    prune::{Keep, Surplus},
+    receive::receive,
+    source::ProvedBlob,
+};
 use self::{error::write_failed, partial::Partial};
 use crate::{
     step::change::{self, BlobError},
@@ -242,6 +248,40 @@ impl Shelf {
     pub fn open(&self, blob: &Digest) -> Result<ProvedBlob, StoreError> {
         self.blob(blob)?;
         ProvedBlob::open(&self.store.blob_path(blob), &self.index, blob)
+    }
+
+    /// Whether all of this blob is here.
+    #[must_use]
+    pub fn has(&self, blob: &Blob) -> bool {
+        blob.size == 0 || self.store.has(blob)
+    }
+
+    /// Reads and proves a piece of a complete blob into `buffer`, whose old content is lost.
+    ///
+    /// # Errors
+    /// When the index has no such piece, the blob is not complete here, or the bytes on the disk are
+    /// not what the index says; then `buffer` is empty.
+    pub fn read_piece(
+        &self,
+        ordinal: usize,
+        piece: usize,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        buffer.clear();
+        let blob = self.index.blobs.get(ordinal).filter(|blob| piece < blob.pieces.len());
+        let blob = blob.ok_or(StoreError::NoPiece { ordinal, piece })?;
+        let absent = || StoreError::Absent { blob: blob.digest.clone() };
+        if !self.has(blob) {
+            return Err(absent());
+        }
+        let path = self.store.blob_path(&blob.digest);
+        let file = fs_err::File::open(&path).map_err(|cause| match cause.kind() {
+            std::io::ErrorKind::NotFound => absent(),
+            _ => StoreError::Io(cause),
+        })?;
+        let number = u32::try_from(piece).map_err(std::io::Error::other)?;
+        let size = self.index.piece_size;
+        Ok(source::read_piece((&file, &path), blob, size, number, buffer)?)
     }
 
     /// For each blob that is not complete: the ranges of pieces that are to be sent.

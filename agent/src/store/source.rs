@@ -68,34 +68,40 @@ impl ProvedBlob {
     }
 
     fn load_next(&mut self) -> io::Result<()> {
-        let piece = self.next_piece;
-        let entry = self.entry()?;
-        let wanted = entry.pieces[piece as usize].clone();
-        let length = piece_length(entry, self.index.piece_size, piece);
         self.taken = 0;
-        self.buffer.resize(usize::try_from(length).unwrap_or(usize::MAX), 0);
-        let read = self
-            .file
-            .file()
-            .read_exact_at(&mut self.buffer, u64::from(piece) * self.index.piece_size);
-        if let Err(cause) = read {
-            self.buffer.clear();
-            return Err(of(&self.path)(cause));
-        }
-        if Digest::of(&self.buffer) != wanted {
-            self.buffer.clear();
-            // Out of sight, so that the next `Missing` asks for it again.
-            fs_err::remove_file(&self.path)?;
-            let blob = self.blob.clone();
-            let place = "on this node's disk; the file was removed";
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                StoreError::Mismatch { blob, piece, place },
-            ));
-        }
+        let (index, blob) = (Arc::clone(&self.index), self.blob.clone());
+        let entry = index.blob(&blob).ok_or_else(|| io::Error::other("the index lost a blob"))?;
+        let file = (&self.file, self.path.as_path());
+        read_piece(file, entry, index.piece_size, self.next_piece, &mut self.buffer)?;
         self.next_piece += 1;
         Ok(())
     }
+}
+
+/// Reads and proves one piece of a complete blob; `buffer` is empty when that fails.
+pub(super) fn read_piece(
+    (file, path): (&fs_err::File, &Path),
+    blob: &Blob,
+    piece_size: u64,
+    piece: u32,
+    buffer: &mut Vec<u8>,
+) -> io::Result<()> {
+    let length = piece_length(blob, piece_size, piece);
+    buffer.resize(usize::try_from(length).unwrap_or(usize::MAX), 0);
+    let read = file.file().read_exact_at(buffer, u64::from(piece) * piece_size);
+    if let Err(cause) = read {
+        buffer.clear();
+        return Err(of(path)(cause));
+    }
+    if Digest::of(buffer) == blob.pieces[piece as usize] {
+        return Ok(());
+    }
+    buffer.clear();
+    // Out of sight, so that the next `Missing` asks for it again.
+    fs_err::remove_file(path)?;
+    let blob = blob.digest.clone();
+    let place = "on this node's disk; the file was removed";
+    Err(io::Error::new(io::ErrorKind::InvalidData, StoreError::Mismatch { blob, piece, place }))
 }
 
 impl Read for ProvedBlob {

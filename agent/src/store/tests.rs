@@ -380,3 +380,32 @@ proptest! {
         prop_assert_eq!(again, have);
     }
 }
+
+#[test]
+fn any_piece_of_a_complete_blob_can_be_read_and_a_damaged_one_is_put_out_of_sight() {
+    let site = Site::new();
+    let content = b"twenty bytes of text";
+    let shelf = site.shelf("a", &[content]);
+    let mut buffer = b"old".to_vec();
+    let absent = shelf.read_piece(0, 0, &mut buffer).unwrap_err();
+    assert!(matches!(absent, StoreError::Absent { .. }), "{absent}");
+    assert!(buffer.is_empty());
+
+    let path = shelf.store.blob_path(&Digest::of(content));
+    fs_err::write(&path, content).unwrap();
+    for (number, piece) in content.chunks(PIECE as usize).enumerate().rev() {
+        shelf.read_piece(0, number, &mut buffer).unwrap();
+        assert_eq!(buffer, piece);
+    }
+    for (ordinal, piece) in [(0, 3), (1, 0)] {
+        let error = shelf.read_piece(ordinal, piece, &mut buffer).unwrap_err();
+        assert_eq!(error.code(), "AGENT-013", "{error}");
+    }
+
+    fs_err::write(&path, b"twenty bytes of tezt").unwrap();
+    shelf.read_piece(0, 0, &mut buffer).unwrap();
+    let damaged = shelf.read_piece(0, 2, &mut buffer).unwrap_err();
+    assert!(Failure::from(damaged).message.contains("piece 2"));
+    assert!(buffer.is_empty() && !path.exists(), "the next `Missing` asks for it again");
+    assert!(matches!(shelf.read_piece(0, 0, &mut buffer), Err(StoreError::Absent { .. })));
+}

@@ -147,6 +147,11 @@ pub enum RequestBody {
     /// Undo everything in force on this node, newest first, as a unit of its own. Answers with the
     /// run id to attach to.
     Undo,
+    /// Remove from the store what nothing in force needs. Refused while a run goes on.
+    Prune {
+        /// Only say what would go.
+        dry_run: bool,
+    },
     /// After a finished undo: remove kdc's own files from the node and end.
     Depart,
     /// The admin kubeconfig of a control-plane node.
@@ -276,6 +281,13 @@ pub enum Reply {
     OutsideTraffic {
         /// What was seen.
         proof: Proof,
+    },
+    /// To `Prune`.
+    Pruned {
+        /// Files that are gone, or would be.
+        files: u64,
+        /// What they took on the disk.
+        bytes: u64,
     },
     /// Done, nothing to say.
     Done,

@@ -20,6 +20,7 @@ pub(super) fn manners(body: &RequestBody) -> (&'static str, Option<String>, Opti
         Body::Runs => ("listing the runs", 30),
         Body::Acceptance => ("reading the acceptance record", 30),
         Body::OutsideTraffic { .. } => ("looking for outside traffic", 90),
+        Body::Prune { .. } => ("pruning the store", 300),
         Body::Undo => ("starting the undo", 60),
         Body::Depart => ("leaving the node", 120),
         Body::Kubeconfig => ("reading the kubeconfig", 30),

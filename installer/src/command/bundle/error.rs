@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use kdc_airgap::{CreateError, FetchError, LockError, cache::CacheError};
+use kdc_agent::serve::registry::CatalogError;
+use kdc_airgap::{CreateError, FetchError, LockError, cache::CacheError, export::ExportError};
 use kdc_bundles::{
     error::VerifyError,
+    index::DigestError,
     keys::{KeyError, KeyId},
     medium::MediumError,
     parts::{PartSummary, PartsError, RepairError},
@@ -156,6 +158,38 @@ pub enum BundleCommandError {
         #[source]
         source: std::io::Error,
     },
+    /// A lock says something else than a digest where one has to be.
+    #[error("the lock `{}` can't be read", path.display())]
+    LockDigest {
+        /// The lock.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: DigestError,
+    },
+    /// The images of a bundle can't be served.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The address can't be listened on.
+    #[error("`{address}` can't be listened on")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Certificate and key can't be used.
+    #[error("`{}` can't be used for TLS: {reason}", path.display())]
+    Tls {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The bundle can't be exported.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// Nobody can be asked for a password.
     #[error("a password is needed and there is no terminal to ask on")]
     NoTerminal {
@@ -232,13 +266,15 @@ impl BundleCommandError {
             Self::Definition(_) | Self::Epoch { .. } => "BDL-004",
             Self::NoDocument { .. } => "BDL-013",
             Self::Create(_) => "BDL-005",
+            Self::Catalog(_) | Self::Listen { .. } | Self::Tls { .. } => "BDL-020",
+            Self::Export(_) => "BDL-021",
             Self::NoTerminal { .. }
             | Self::Terminal(_)
             | Self::PasswordFile(_)
             | Self::PasswordText { .. }
             | Self::PasswordOpen { .. }
             | Self::PasswordsDiffer => "BDL-006",
-            Self::Lock(_) | Self::WriteLock { .. } => "BDL-008",
+            Self::Lock(_) | Self::WriteLock { .. } | Self::LockDigest { .. } => "BDL-008",
             Self::Fetch(_) | Self::Cache(_) => "BDL-009",
         }
     }
@@ -285,6 +321,15 @@ impl BundleCommandError {
             Self::Lock(error) => error.hint(),
             Self::Fetch(error) => error.hint(),
             Self::Cache(error) => error.hint(),
+            Self::LockDigest { .. } => {
+                Some("make it anew with `kdc-install bundle lock`".to_owned())
+            }
+            Self::Catalog(error) => Some(error.hint().to_owned()),
+            Self::Listen { .. } => {
+                Some("name another address and port: `--listen 127.0.0.1:5001`".to_owned())
+            }
+            Self::Tls { .. } => Some("give PEM files: `--tls-cert CERT --tls-key KEY`".to_owned()),
+            Self::Export(error) => error.hint(),
             Self::NoTerminal { instead } => Some((*instead).to_owned()),
             Self::PasswordOpen { path } => Some(format!("run `chmod 600 {}`", path.display())),
             Self::PasswordsDiffer => Some("type the same password twice".to_owned()),
@@ -304,6 +349,7 @@ impl BundleCommandError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Refused { .. }
+            | Self::Export(ExportError::Bundle(_))
             | Self::PartsBad { .. }
             | Self::Repair(RepairError::TooMuch { .. } | RepairError::Forged { .. }) => {
                 Exit::Refused
@@ -312,6 +358,7 @@ impl BundleCommandError {
                 Exit::Usage
             }
             Self::Parts(_) | Self::Repair(RepairError::Parts(_)) => Exit::Internal,
+            Self::Export(ExportError::Io(_)) => Exit::Internal,
             Self::Signing(SigningError::Generate) | Self::Terminal(_) => Exit::Internal,
             Self::Create(CreateError::Write { source: WriteError::Write { .. } }) => Exit::Internal,
             Self::Unopened { .. }
@@ -331,6 +378,11 @@ impl BundleCommandError {
             | Self::Fetch(_)
             | Self::Cache(_)
             | Self::WriteLock { .. }
+            | Self::LockDigest { .. }
+            | Self::Catalog(_)
+            | Self::Listen { .. }
+            | Self::Tls { .. }
+            | Self::Export(_)
             | Self::NoTerminal { .. }
             | Self::PasswordFile(_)
             | Self::PasswordText { .. }
@@ -351,7 +403,7 @@ mod tests {
     #[test]
     fn every_code_is_documented() {
         let docs = include_str!("../../../../docs/errors.md");
-        for number in 1..=13 {
+        for number in (1..=13).chain([20, 21]) {
             assert!(docs.contains(&format!("| BDL-{number:03} |")), "BDL-{number:03}");
         }
     }

@@ -9,6 +9,7 @@ use crate::show::{Complaint, Look, Screen};
 mod create;
 mod documents;
 mod error;
+mod export;
 mod fetching;
 mod inspect;
 mod join;
@@ -17,9 +18,12 @@ mod keys;
 mod lock;
 mod password;
 mod progress;
+mod prune;
 mod repair;
+mod serve;
 mod sizes;
 mod split;
+mod tls;
 mod trust;
 mod verify;
 
@@ -38,7 +42,9 @@ pub(crate) use self::keys::load_keys;
     kdc-install bundle create -f bundle.yaml -o kdc.bundle --key site.key\n  \
     kdc-install bundle verify kdc.bundle --key site.key.pub\n  \
     kdc-install bundle inspect kdc.bundle\n  \
-    kdc-install bundle trust add site.key.pub")]
+    kdc-install bundle trust add site.key.pub\n  \
+    kdc-install bundle serve kdc.bundle --key site.key.pub --listen 10.0.0.5:5000\n  \
+    kdc-install bundle export kdc.bundle --key site.key.pub --oci layout")]
 pub(crate) struct BundleCommand {
     #[command(subcommand)]
     action: Action,
@@ -55,6 +61,9 @@ enum Action {
     Join(join::Join),
     Repair(repair::Repair),
     Trust(trust::Trust),
+    Serve(serve::Serve),
+    Export(export::Export),
+    Prune(prune::Prune),
 }
 
 impl BundleCommand {
@@ -70,6 +79,10 @@ impl BundleCommand {
             Action::Join(command) => command.run(&screen),
             Action::Repair(command) => command.run(&screen),
             Action::Trust(command) => command.run(&screen),
+            Action::Serve(command) => command.run(look).await,
+            Action::Export(command) => command.run(&screen),
+            // It works on nodes, whose refusals have codes of their own.
+            Action::Prune(command) => return command.run(look).await,
         };
         Ok(result?)
     }
