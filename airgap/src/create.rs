@@ -32,6 +32,10 @@ pub enum Work {
     Hashing,
     /// Writing the bundle.
     Writing,
+    /// Comparing new blobs with old ones.
+    Comparing,
+    /// Proving what was written.
+    Verifying,
 }
 
 /// Told how far it is.

@@ -23,6 +23,7 @@ mod chart;
 mod content;
 pub mod create;
 mod debian;
+pub mod delta;
 pub mod document;
 pub mod export;
 pub mod fetch;

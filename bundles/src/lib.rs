@@ -26,6 +26,7 @@
 //! | [`parts`] | the parts: format, proof, splitting, joining, rebuilding |
 //! | [`mod@verify`] | prove a whole bundle, streaming |
 //! | [`open`] | random access, every byte proved |
+//! | [`reader`] | one blob as a stream, every byte proved |
 //! | `signing`, `write` | with the feature `create`: keys and new bundles |
 
 pub mod error;
@@ -38,6 +39,7 @@ pub mod open;
 pub mod parts;
 mod pieces;
 mod prelude;
+pub mod reader;
 pub mod signature;
 #[cfg(feature = "create")]
 pub mod signing;

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use kdc_agent::serve::registry::CatalogError;
-use kdc_airgap::{CreateError, FetchError, LockError, cache::CacheError, export::ExportError};
+use kdc_airgap::{
+    CreateError, FetchError, LockError, cache::CacheError, delta::DeltaError, export::ExportError,
+};
 use kdc_bundles::{
     error::VerifyError,
     index::DigestError,
@@ -190,6 +192,12 @@ pub enum BundleCommandError {
     /// The bundle can't be exported.
     #[error(transparent)]
     Export(#[from] ExportError),
+    /// An update can't be made or used.
+    #[error(transparent)]
+    Delta(#[from] DeltaError),
+    /// Neither two bundles nor an inventory and one.
+    #[error("`bundle diff` compares two bundles, or an inventory and one bundle")]
+    DiffSides,
     /// Nobody can be asked for a password.
     #[error("a password is needed and there is no terminal to ask on")]
     NoTerminal {
@@ -268,6 +276,7 @@ impl BundleCommandError {
             Self::Create(_) => "BDL-005",
             Self::Catalog(_) | Self::Listen { .. } | Self::Tls { .. } => "BDL-020",
             Self::Export(_) => "BDL-021",
+            Self::Delta(_) | Self::DiffSides => "BDL-014",
             Self::NoTerminal { .. }
             | Self::Terminal(_)
             | Self::PasswordFile(_)
@@ -330,6 +339,10 @@ impl BundleCommandError {
             }
             Self::Tls { .. } => Some("give PEM files: `--tls-cert CERT --tls-key KEY`".to_owned()),
             Self::Export(error) => error.hint(),
+            Self::Delta(error) => error.hint(),
+            Self::DiffSides => {
+                Some("`bundle diff OLD NEW` or `bundle diff --inventory FILE NEW`".to_owned())
+            }
             Self::NoTerminal { instead } => Some((*instead).to_owned()),
             Self::PasswordOpen { path } => Some(format!("run `chmod 600 {}`", path.display())),
             Self::PasswordsDiffer => Some("type the same password twice".to_owned()),
@@ -361,6 +374,8 @@ impl BundleCommandError {
             Self::Export(ExportError::Io(_)) => Exit::Internal,
             Self::Signing(SigningError::Generate) | Self::Terminal(_) => Exit::Internal,
             Self::Create(CreateError::Write { source: WriteError::Write { .. } }) => Exit::Internal,
+            Self::Delta(DeltaError::File { .. }) => Exit::Usage,
+            Self::Delta(_) => Exit::Refused,
             Self::Unopened { .. }
             | Self::Key(_)
             | Self::KeyFolder { .. }
@@ -369,6 +384,7 @@ impl BundleCommandError {
             | Self::TrustId { .. }
             | Self::TrustChange { .. }
             | Self::TrustWrite { .. }
+            | Self::DiffSides
             | Self::Signing(_)
             | Self::Definition(_)
             | Self::Epoch { .. }

@@ -52,6 +52,8 @@ impl Observer for Shown<'_> {
             Work::Fetching => "fetching",
             Work::Hashing => "hashing",
             Work::Writing => "writing",
+            Work::Comparing => "comparing",
+            Work::Verifying => "verifying",
         };
         self.pass = Some(Progress::start(self.screen, word, total_bytes));
     }

@@ -7,16 +7,19 @@ use kdc_bundles::{error::VerifyError, keys::KeyId};
 use crate::show::{Complaint, Look, Screen};
 
 mod create;
+mod diff;
 mod documents;
 mod error;
 mod export;
 mod fetching;
 mod inspect;
+mod inventory;
 mod join;
 mod key;
 mod keys;
 mod lock;
 mod password;
+mod patch;
 mod progress;
 mod prune;
 mod repair;
@@ -64,6 +67,9 @@ enum Action {
     Serve(serve::Serve),
     Export(export::Export),
     Prune(prune::Prune),
+    Diff(diff::Diff),
+    Inventory(inventory::TakeInventory),
+    Patch(patch::Patch),
 }
 
 impl BundleCommand {
@@ -83,6 +89,9 @@ impl BundleCommand {
             Action::Export(command) => command.run(&screen),
             // It works on nodes, whose refusals have codes of their own.
             Action::Prune(command) => return command.run(look).await,
+            Action::Diff(command) => command.run(&screen),
+            Action::Inventory(command) => command.run(&screen),
+            Action::Patch(command) => command.run(&screen),
         };
         Ok(result?)
     }

@@ -1,0 +1,223 @@
+//! An inventory: what a site has, in a file that it can send to the builder.
+//!
+//! It names every blob by digest, says what it is for, and lists the content-defined chunks of its
+//! unpacked form. A builder who still has the old contents needs the digests only; one who
+//! hasn't finds equal chunks. The file carries its own digest, against damage on the way; it proves
+//! nothing about who made it and need not: an update made from a false one is of no use, and no more.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    path::Path,
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD};
+use kdc_bundles::index::Digest;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    chunks::{self, Chunk},
+    holdings::{Holdings, labels},
+    layout::{Part, unpacked_bytes},
+    problem::DeltaError,
+    spool::Spool,
+    unpack::{self, Purpose},
+};
+use crate::{Observer, Work, delta::folder_of};
+
+/// The version of the format, and of the constants that chunks are cut with.
+const VERSION: u32 = 1;
+
+/// Largest inventory read: enough for the chunks of about 150 GiB.
+const MAX_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Blobs smaller than this have no chunks listed: one digest says it all.
+const WORTH_BYTES: u64 = 64 * 1024;
+
+/// Length and digest of a chunk.
+const CHUNK_BYTES: usize = 4 + 16;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Document {
+    kind: String,
+    version: u32,
+    /// Of `content` as it is written here.
+    digest: Digest,
+    content: Inventory,
+}
+
+/// What a site has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Inventory {
+    /// Name and version of each bundle, for people.
+    pub bundles: Vec<String>,
+    /// Every blob, sorted by digest.
+    pub(super) blobs: Vec<HeldBlob>,
+}
+
+/// One blob at a site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct HeldBlob {
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) labels: Vec<String>,
+    /// How it unpacks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) layout: Vec<Part>,
+    /// Length (u32, little-endian) and half a sha256 of each chunk, in base64.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    chunks: String,
+}
+
+impl HeldBlob {
+    /// A blob that is known by digest only.
+    pub(super) fn plain(digest: Digest, size: u64, mut labels: Vec<String>) -> Self {
+        labels.sort();
+        labels.dedup();
+        Self { digest, size, labels, layout: Vec::new(), chunks: String::new() }
+    }
+
+    /// Its chunks, if they are listed and cover its unpacked form.
+    pub(super) fn chunks(&self) -> Option<Vec<Chunk>> {
+        let bytes = BASE64_STANDARD_NO_PAD.decode(&self.chunks).ok()?;
+        let (mut all, mut start) = (Vec::with_capacity(bytes.len() / CHUNK_BYTES), 0_u64);
+        for entry in bytes.chunks(CHUNK_BYTES) {
+            let (length, digest) = entry.split_at_checked(4)?;
+            let length = u32::from_le_bytes(length.try_into().ok()?);
+            all.push(Chunk { start, length, digest: digest.try_into().ok()? });
+            start += u64::from(length);
+        }
+        let covered = unpacked_bytes(&self.layout, self.size) == Some(start);
+        (covered && !all.is_empty()).then_some(all)
+    }
+}
+
+impl Inventory {
+    /// Looks through everything at hand: each blob is read whole, and proved.
+    ///
+    /// # Errors
+    /// When a blob can't be read or is damaged, or there is no room for its unpacked form in
+    /// `folder`.
+    pub fn take(
+        holdings: &Holdings,
+        folder: &Path,
+        observer: &mut dyn Observer,
+    ) -> Result<Self, DeltaError> {
+        let mut purposes: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
+        let mut bundles = Vec::new();
+        for index in holdings.indexes() {
+            bundles.push(format!("{} {}", index.name, index.bundle_version));
+            for (digest, words) in labels(index) {
+                purposes.entry(digest.clone()).or_default().extend(words);
+            }
+        }
+        let all = holdings.blobs()?;
+        observer.started(Work::Hashing, all.values().sum());
+        let mut blobs = Vec::with_capacity(all.len());
+        for (digest, size) in all {
+            let words = purposes.remove(&digest).unwrap_or_default();
+            let mut blob = HeldBlob::plain(digest, size, words);
+            look_into(&mut blob, holdings, folder)?;
+            observer.bytes(size);
+            blobs.push(blob);
+        }
+        observer.finished(Work::Hashing);
+        Ok(Self { bundles, blobs })
+    }
+
+    /// Writes it to `path`, whole or not at all; gives its length.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn save(&self, path: &Path) -> Result<u64, DeltaError> {
+        let failed = |source| DeltaError::File { path: path.to_owned(), source };
+        let document = Document {
+            kind: KIND.to_owned(),
+            version: VERSION,
+            digest: Digest::of(&to_bytes(self)),
+            content: self.clone(),
+        };
+        let bytes = to_bytes(&document);
+        let mut file = tempfile::NamedTempFile::new_in(folder_of(path)).map_err(failed)?;
+        file.write_all(&bytes).map_err(failed)?;
+        file.as_file().sync_all().map_err(failed)?;
+        file.persist(path).map_err(|error| failed(error.error))?;
+        Ok(bytes.len() as u64)
+    }
+
+    /// Reads one and proves that it is whole.
+    ///
+    /// # Errors
+    /// When the file can't be read, or is not exactly what [`Inventory::save`] wrote.
+    pub fn load(path: &Path) -> Result<Self, DeltaError> {
+        let failed = |source| DeltaError::File { path: path.to_owned(), source };
+        let mut bytes = Vec::new();
+        let file = fs_err::File::open(path).map_err(failed)?;
+        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+        Self::parse(&bytes).map_err(|what| DeltaError::Damaged {
+            path: path.to_owned(),
+            kind: "inventory",
+            what,
+        })
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(format!("it has more than {MAX_BYTES} bytes"));
+        }
+        let document: Document =
+            serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if document.kind != KIND || document.version != VERSION {
+            return Err(format!("it is not a {KIND} of version {VERSION}"));
+        }
+        let found = Digest::of(&to_bytes(&document.content));
+        if found != document.digest {
+            return Err(format!("its content has {found}, it says {}", document.digest));
+        }
+        let sorted = document.content.blobs.is_sorted_by(|left, right| left.digest < right.digest);
+        if !sorted {
+            return Err("its blobs are not sorted by digest, each once".to_owned());
+        }
+        Ok(document.content)
+    }
+
+    /// Number of blobs.
+    #[must_use]
+    pub fn blob_count(&self) -> usize {
+        self.blobs.len()
+    }
+}
+
+const KIND: &str = "BundleInventory";
+
+fn to_bytes(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("strings, numbers and lists always have a JSON form")
+}
+
+/// Reads a blob whole, and notes layout and chunks.
+fn look_into(blob: &mut HeldBlob, holdings: &Holdings, folder: &Path) -> Result<(), DeltaError> {
+    let read = |source| DeltaError::Read { digest: blob.digest.clone(), source };
+    let mut content = holdings.open(&blob.digest).map_err(read)?;
+    if blob.size < WORTH_BYTES {
+        std::io::copy(&mut content, &mut std::io::sink()).map_err(read)?;
+        return Ok(());
+    }
+    let mut spool = Spool::new(folder)
+        .map_err(|source| DeltaError::File { path: folder.to_owned(), source })?;
+    let layout = unpack::open_up(&mut content, blob.size, &mut spool, Purpose::Base);
+    let mut bytes = Vec::new();
+    let layout = layout.map_err(read)?;
+    chunks::cut(&mut spool.range(0, spool.length()), |chunk| {
+        bytes.extend_from_slice(&chunk.length.to_le_bytes());
+        bytes.extend_from_slice(&chunk.digest);
+    })
+    .map_err(read)?;
+    blob.layout = layout;
+    blob.chunks = BASE64_STANDARD_NO_PAD.encode(bytes);
+    Ok(())
+}
