@@ -29,8 +29,7 @@ const REFERENCE_BYTES: u64 = 10 * 1024 * 1024;
 const WINDOW_LOG: u32 = 24;
 const CHAIN_LOG: u32 = 24;
 
-/// From here up to 17 a level costs ten times the time and saves nothing; 19 saves a seventh
-/// (`docs/decisions/0010-deltas.md`).
+/// Level where an older self is at hand. Not part of the format.
 const LEVEL: i32 = 12;
 
 /// Level for content that nothing is known about: what is compressed already gains nothing.

@@ -143,10 +143,15 @@ impl Inventory {
             content: self.clone(),
         };
         let bytes = to_bytes(&document);
-        let mut file = tempfile::NamedTempFile::new_in(folder_of(path)).map_err(failed)?;
+        let folder = folder_of(path);
+        let mut builder = tempfile::Builder::new();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        let file = builder.prefix(".kdc-inventory-").permissions(mode).tempfile_in(folder);
+        let mut file = file.map_err(failed)?;
         file.write_all(&bytes).map_err(failed)?;
         file.as_file().sync_all().map_err(failed)?;
         file.persist(path).map_err(|error| failed(error.error))?;
+        fs_err::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
         Ok(bytes.len() as u64)
     }
 

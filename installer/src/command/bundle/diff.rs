@@ -78,9 +78,10 @@ impl Diff {
         if self.cache.is_some() {
             return self.cache.clone();
         }
-        let set = std::env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty());
-        let base = match set {
-            Some(path) => PathBuf::from(path),
+        let set = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        // The specification says to ignore relative paths.
+        let base = match set.filter(|path| path.is_absolute()) {
+            Some(path) => path,
             None => std::env::home_dir()?.join(".cache"),
         };
         Some(base.join("kdc")).filter(|folder| folder.join("blobs/sha256").is_dir())
