@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use kdc_airgap::delta::{self, Diffed, Holdings, Inventory, OldSide};
-use kdc_bundles::open::BundleFile;
 
-use super::{BundleCommandError, fetching::Shown, load_keys, refused};
+use super::{BundleCommandError, fetching::Shown, load_keys, open_bundle};
 use crate::{
     command::arguments::KeyArguments,
     show::{Screen, plain::render_bytes},
@@ -68,7 +67,7 @@ impl Diff {
             }
             _ => return Err(BundleCommandError::DiffSides),
         };
-        let new = BundleFile::open(new, &keys).map_err(refused(new))?;
+        let new = open_bundle(new, &keys)?;
         let made = delta::diff(&old, &new, &self.save, &mut Shown::new(screen))?;
         show(screen, &self.save, &made);
         Ok(())
@@ -125,7 +124,7 @@ pub(super) fn open_holdings<P: AsRef<Path>>(
         if path.join("blobs/sha256").is_dir() {
             holdings.add_folder(path, keys)?;
         } else {
-            holdings.add_bundle(BundleFile::open(path, keys).map_err(refused(path))?);
+            holdings.add_bundle(open_bundle(path, keys)?);
         }
     }
     Ok(holdings)

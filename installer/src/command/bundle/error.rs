@@ -13,11 +13,10 @@ use kdc_bundles::{
     medium::MediumError,
     parts::{PartSummary, PartsError, RepairError},
     signing::SigningError,
-    write::WriteError,
 };
 use kdc_profiles::problem::LoadError;
 
-use crate::show::{Complaint, Exit};
+use crate::show::Complaint;
 
 /// What can go wrong with a bundle or a key.
 #[derive(Debug, thiserror::Error)]
@@ -285,125 +284,6 @@ impl BundleCommandError {
             | Self::PasswordsDiffer => "BDL-006",
             Self::Lock(_) | Self::WriteLock { .. } | Self::LockDigest { .. } => "BDL-008",
             Self::Fetch(_) | Self::Cache(_) => "BDL-009",
-        }
-    }
-
-    /// The one next thing to try, if there is one.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Refused { source, .. } => source.hint(),
-            Self::Unopened { .. } => Some("check the path of the bundle".to_owned()),
-            Self::Find(error) => error.hint(),
-            Self::PartsBad { repairable: true, .. } => {
-                Some("`kdc-install bundle repair` rebuilds them".to_owned())
-            }
-            Self::PartsBad { bad, .. } => {
-                let needed: Vec<_> = bad.iter().map(|part| part.number.to_string()).collect();
-                Some(format!("copy them again from their source: {}", needed.join(", ")))
-            }
-            Self::NoParts { .. } => Some("copy it again from its source".to_owned()),
-            Self::Parts(error) => error.hint(),
-            Self::Repair(error) => error.hint(),
-            Self::Key(error) => error.hint().or_else(|| Some("check the path of the key".into())),
-            Self::TrustFile(problems) => Some(format!("correct `{}`", problems.file())),
-            Self::TrustOpen { path, .. } => Some(format!(
-                "look what is in it; then `chown root` and `chmod go-w` for `{}` and its folder",
-                path.display()
-            )),
-            Self::TrustId { .. } => {
-                Some("take the entry out and add the `.pub` file with `bundle trust add`".into())
-            }
-            Self::TrustChange { .. } => {
-                Some("`kdc-install bundle trust list` shows what is in it".to_owned())
-            }
-            Self::TrustWrite { .. } => {
-                Some("the site's trust file is root's; name another with `--file`".to_owned())
-            }
-            Self::Signing(error) => error.hint(),
-            Self::Definition(error) => error.hint(),
-            Self::Epoch { .. } => Some("unset it, or give seconds since 1970".to_owned()),
-            Self::NoDocument { .. } => {
-                Some("build it again with `kdc-install bundle create`".to_owned())
-            }
-            Self::Create(error) => error.hint(),
-            Self::Lock(error) => error.hint(),
-            Self::Fetch(error) => error.hint(),
-            Self::Cache(error) => error.hint(),
-            Self::LockDigest { .. } => {
-                Some("make it anew with `kdc-install bundle lock`".to_owned())
-            }
-            Self::Catalog(error) => Some(error.hint().to_owned()),
-            Self::Listen { .. } => {
-                Some("name another address and port: `--listen 127.0.0.1:5001`".to_owned())
-            }
-            Self::Tls { .. } => Some("give PEM files: `--tls-cert CERT --tls-key KEY`".to_owned()),
-            Self::Export(error) => error.hint(),
-            Self::Delta(error) => error.hint(),
-            Self::DiffSides => {
-                Some("`bundle diff OLD NEW` or `bundle diff --inventory FILE NEW`".to_owned())
-            }
-            Self::NoTerminal { instead } => Some((*instead).to_owned()),
-            Self::PasswordOpen { path } => Some(format!("run `chmod 600 {}`", path.display())),
-            Self::PasswordsDiffer => Some("type the same password twice".to_owned()),
-            Self::KeyFolder { .. } => Some("or name the key: `--key KEY.pub`".to_owned()),
-            Self::PasswordFile(_) | Self::PasswordText { .. } => {
-                Some("check the file that `--password-file` names".to_owned())
-            }
-            Self::Terminal(_) => Some("give `--password-file FILE`".to_owned()),
-            Self::WriteLock { .. } => {
-                Some("check the free space and the rights of the definition's folder".to_owned())
-            }
-        }
-    }
-
-    /// The exit code it stands for.
-    #[must_use]
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::Refused { .. }
-            | Self::Export(ExportError::Bundle(_))
-            | Self::PartsBad { .. }
-            | Self::Repair(RepairError::TooMuch { .. } | RepairError::Forged { .. }) => {
-                Exit::Refused
-            }
-            Self::Parts(PartsError::Split { .. }) | Self::Find(_) | Self::NoParts { .. } => {
-                Exit::Usage
-            }
-            Self::Parts(_) | Self::Repair(RepairError::Parts(_)) => Exit::Internal,
-            Self::Export(ExportError::Io(_)) => Exit::Internal,
-            Self::Signing(SigningError::Generate) | Self::Terminal(_) => Exit::Internal,
-            Self::Create(CreateError::Write { source: WriteError::Write { .. } }) => Exit::Internal,
-            Self::Delta(DeltaError::File { .. }) => Exit::Usage,
-            Self::Delta(_) => Exit::Refused,
-            Self::Unopened { .. }
-            | Self::Key(_)
-            | Self::KeyFolder { .. }
-            | Self::TrustFile(_)
-            | Self::TrustOpen { .. }
-            | Self::TrustId { .. }
-            | Self::TrustChange { .. }
-            | Self::TrustWrite { .. }
-            | Self::DiffSides
-            | Self::Signing(_)
-            | Self::Definition(_)
-            | Self::Epoch { .. }
-            | Self::NoDocument { .. }
-            | Self::Create(_)
-            | Self::Lock(_)
-            | Self::Fetch(_)
-            | Self::Cache(_)
-            | Self::WriteLock { .. }
-            | Self::LockDigest { .. }
-            | Self::Catalog(_)
-            | Self::Listen { .. }
-            | Self::Tls { .. }
-            | Self::Export(_)
-            | Self::NoTerminal { .. }
-            | Self::PasswordFile(_)
-            | Self::PasswordText { .. }
-            | Self::PasswordOpen { .. }
-            | Self::PasswordsDiffer => Exit::Usage,
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use kdc_airgap::export::{self, Choice, Exported};
-use kdc_bundles::{index::Digest, medium::Medium, open::BundleFile};
+use kdc_bundles::index::Digest;
 
-use super::{BundleCommandError, load_keys, progress::Progress, refused};
+use super::{BundleCommandError, load_keys, open_bundle, progress::Progress};
 use crate::{
     command::arguments::KeyArguments,
     show::{Screen, plain::render_bytes},
@@ -46,8 +46,7 @@ struct Shown<'a> {
 impl Export {
     pub(super) fn run(&self, screen: &Screen) -> Result<(), BundleCommandError> {
         let keys = load_keys(&self.keys)?;
-        let medium = Medium::find(&[&self.bundle]).map_err(refused(&self.bundle))?;
-        let bundle = BundleFile::open_medium(medium, &keys).map_err(refused(&self.bundle))?;
+        let bundle = open_bundle(&self.bundle, &keys)?;
         let selection = export::select(bundle.index(), &self.only)?;
         let mut progress = Progress::start(screen, "exporting", selection.content_bytes());
         let written =

@@ -2,10 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use kdc_bundles::{error::VerifyError, keys::KeyId};
+use kdc_bundles::{
+    error::VerifyError,
+    keys::{KeyId, TrustedKeys},
+    medium::Medium,
+    open::BundleFile,
+};
 
 use crate::show::{Complaint, Look, Screen};
 
+mod advice;
 mod create;
 mod diff;
 mod documents;
@@ -117,6 +123,12 @@ struct SignedBundle<'a> {
 /// Ids of keys in one line.
 fn listed(ids: &[KeyId]) -> String {
     ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The bundle at `path`: a file, one of its parts, or a folder that holds it.
+fn open_bundle(path: &Path, keys: &TrustedKeys) -> Result<BundleFile, BundleCommandError> {
+    let medium = Medium::find(&[path]).map_err(refused(path))?;
+    BundleFile::open_medium(medium, keys).map_err(refused(path))
 }
 
 /// An error of the format, of that file; not finding it is another matter.

@@ -7,13 +7,13 @@ use std::{
 };
 
 use kdc_agent::serve::registry::{Limits, Registry, Source, SourceError};
-use kdc_bundles::{index::Index, medium::Medium, open::BundleFile};
+use kdc_bundles::{index::Index, open::BundleFile};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
 
-use super::{BundleCommandError, load_keys, refused, tls};
+use super::{BundleCommandError, load_keys, open_bundle, tls};
 use crate::{
     command::arguments::KeyArguments,
     show::{Look, Screen},
@@ -70,8 +70,7 @@ impl Serve {
             (Some(certificate), Some(key)) => Some(tls::acceptor(certificate, key)?),
             _ => None,
         };
-        let medium = Medium::find(&[&self.bundle]).map_err(refused(&self.bundle))?;
-        let bundle = BundleFile::open_medium(medium, &keys).map_err(refused(&self.bundle))?;
+        let bundle = open_bundle(&self.bundle, &keys)?;
         let index = bundle.index().clone();
         let (digest, key) = (bundle.digest().to_string(), bundle.signer().to_string());
         let registry =
