@@ -23,6 +23,7 @@
 
 mod error;
 mod partial;
+pub mod peer;
 mod prune;
 mod receive;
 mod source;

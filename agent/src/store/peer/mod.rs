@@ -1,0 +1,3 @@
+//! Nodes that feed each other: what one has proved, others may have from it.
+
+pub mod picker;
