@@ -1,3 +1,4 @@
 //! Nodes that feed each other: what one has proved, others may have from it.
 
+pub mod bits;
 pub mod picker;

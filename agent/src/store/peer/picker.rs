@@ -18,6 +18,8 @@
 
 use std::collections::BTreeSet;
 
+use super::bits::Bits;
+
 /// Up to so many peers a node talks to all of them.
 pub const ALL_UP_TO: usize = 20;
 
@@ -121,28 +123,6 @@ struct Flight {
     since: u64,
 }
 
-/// One bit a slot.
-#[derive(Debug, Clone, Default)]
-struct Bits(Vec<u64>);
-
-impl Bits {
-    fn new(slots: usize) -> Self {
-        Self(vec![0; slots.div_ceil(64)])
-    }
-
-    fn get(&self, slot: usize) -> bool {
-        self.0.get(slot / 64).is_some_and(|word| word & (1 << (slot % 64)) != 0)
-    }
-
-    /// Set or clear; true where that changed it.
-    fn put(&mut self, slot: usize, value: bool) -> bool {
-        let Some(word) = self.0.get_mut(slot / 64) else { return false };
-        let (before, bit) = (*word, 1 << (slot % 64));
-        *word = if value { before | bit } else { before & !bit };
-        *word != before
-    }
-}
-
 #[derive(Debug, Clone, Default)]
 struct Neighbour {
     has: Bits,
@@ -187,10 +167,7 @@ impl Picker {
             run
         };
         let runs: Vec<Run> = wanted.into_iter().map(run).collect();
-        let mut lacks = Bits::new(slots);
-        for slot in 0..slots {
-            lacks.put(slot, true);
-        }
+        let lacks = Bits::full(slots);
         Self {
             runs,
             piece_size,
@@ -238,10 +215,8 @@ impl Picker {
     /// [`Picker::neighbour_has`].
     pub fn neighbour_lost(&mut self, neighbour: usize) {
         let Some(lost) = self.neighbours.get_mut(neighbour).and_then(Option::take) else { return };
-        for (slot, holders) in self.holders.iter_mut().enumerate() {
-            if lost.has.get(slot) {
-                *holders = holders.saturating_sub(1);
-            }
+        for slot in lost.has.ones() {
+            self.holders[slot] = self.holders[slot].saturating_sub(1);
         }
         let (gone, stay) =
             self.flights.drain(..).partition::<Vec<_>, _>(|flight| flight.neighbour == neighbour);
@@ -249,6 +224,13 @@ impl Picker {
         for flight in gone {
             self.land(flight.slot);
         }
+    }
+
+    /// Whether anything more may be under way just now, of whomever.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let under_way: u64 = self.flights.iter().map(|flight| flight.bytes).sum();
+        under_way == 0 || under_way + self.piece_size <= BYTES_UNDER_WAY
     }
 
     /// The piece to ask of this neighbour now, if any; it is under way until [`Picker::arrived`],
@@ -260,8 +242,7 @@ impl Picker {
         if known.asked >= self.requests_to(neighbour) {
             return None;
         }
-        let under_way: u64 = self.flights.iter().map(|flight| flight.bytes).sum();
-        if under_way > 0 && under_way + self.piece_size > BYTES_UNDER_WAY {
+        if !self.has_room() {
             return None;
         }
         let slot = self.rarest(neighbour).or_else(|| self.end_game(neighbour))?;
@@ -343,19 +324,14 @@ impl Picker {
     fn rarest(&mut self, neighbour: usize) -> Option<usize> {
         let known = self.neighbours.get(neighbour)?.as_ref()?;
         let (mut fewest, mut best, mut equals) = (u16::MAX, None, 0);
-        for (at, (free, has)) in self.free.0.iter().zip(&known.has.0).enumerate() {
-            let mut both = free & has;
-            while both != 0 {
-                let slot = at * 64 + both.trailing_zeros() as usize;
-                both &= both - 1;
-                let holders = self.holders[slot];
-                if holders < fewest {
-                    (fewest, best, equals) = (holders, Some(slot), 1);
-                } else if holders == fewest {
-                    equals += 1;
-                    if self.chance.below(equals) == 0 {
-                        best = Some(slot);
-                    }
+        for slot in self.free.ones_in_both(&known.has) {
+            let holders = self.holders[slot];
+            if holders < fewest {
+                (fewest, best, equals) = (holders, Some(slot), 1);
+            } else if holders == fewest {
+                equals += 1;
+                if self.chance.below(equals) == 0 {
+                    best = Some(slot);
                 }
             }
         }
@@ -365,7 +341,7 @@ impl Picker {
     /// When all that is missing is under way: a piece that is asked of another one only.
     fn end_game(&self, neighbour: usize) -> Option<usize> {
         let has = &self.neighbours.get(neighbour)?.as_ref()?.has;
-        if self.free.0.iter().any(|word| *word != 0) {
+        if !self.free.is_empty() {
             return None;
         }
         let asks = |slot: usize| self.flights.iter().filter(move |flight| flight.slot == slot);
@@ -474,7 +450,8 @@ mod tests {
         for neighbour in 0..20 {
             picker.neighbour_has(neighbour, (0..225).map(|piece| Piece { blob: 0, piece }));
         }
-        let asked: Vec<usize> = (0..20).map(|n| (0..9).filter_map(|_| picker.next(n)).count()).collect();
+        let asked: Vec<usize> =
+            (0..20).map(|n| (0..9).filter_map(|_| picker.next(n)).count()).collect();
         assert_eq!(asked[0], 2);
         assert_eq!(asked.iter().sum::<usize>(), 4, "16 MiB: {asked:?}");
         // One piece may be larger than the bound.
