@@ -1,6 +1,9 @@
 //! `kdc-agent`: the hand of kdc on one node.
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -10,7 +13,11 @@ use kdc_agent::{
     run::{self, FileValues, NoteWriter, RunError, Telling},
     serve::{self, Places},
     step::change::BlobSource,
-    store::{EmptyShelf, Store, receive},
+    store::{
+        EmptyShelf, STORE_PATH, Store,
+        peer::{self, Folder, PeerError},
+        receive,
+    },
     wire::{Failure, Outcome, Received, frame::encode},
 };
 use kdc_bundles::index::Digest;
@@ -51,6 +58,16 @@ enum Command {
         /// Id to keep the record of the undo under.
         id: String,
     },
+    /// Give the bundle's content to other nodes, and take it from them (the unit kdc-share.service
+    /// calls this).
+    Share {
+        /// The store.
+        #[arg(long, value_name = "PATH", default_value = STORE_PATH, hide = true)]
+        store: PathBuf,
+        /// What was asked for, and by whom it may be asked.
+        #[arg(long, value_name = "PATH", default_value = peer::SHARE_PATH, hide = true)]
+        folder: PathBuf,
+    },
     /// Keep the routes between the nodes' pods (kdc-agent.service calls this).
     Daemon,
     /// What kdc's checks see on this node. Changes nothing.
@@ -77,8 +94,10 @@ enum Output {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if matches!(arguments.command, Command::Daemon | Command::Run { .. } | Command::UndoRun { .. })
-    {
+    if matches!(
+        arguments.command,
+        Command::Daemon | Command::Run { .. } | Command::UndoRun { .. } | Command::Share { .. }
+    ) {
         tracing_subscriber::fmt()
             .with_writer(std::io::stderr)
             .with_ansi(false)
@@ -100,6 +119,7 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
         Command::Receive { index } => receive_pieces(&index),
         Command::Run { id } => carry_out(&id),
         Command::UndoRun { id } => take_back(&id),
+        Command::Share { store, folder } => share(&store, &folder),
         Command::Daemon => run_daemon(),
         Command::Facts { output } => show_facts(output),
         Command::Status { output } => show_status(output),
@@ -204,6 +224,20 @@ fn exit_of(outcome: &Outcome) -> ExitCode {
     }
 }
 
+/// One thread for the network, a few for the disk.
+fn share(store: &Path, folder: &Path) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(3)
+        .build()
+        .context("the runtime can't start")?;
+    let shared = runtime.block_on(peer::share(&Store::at(store), &Folder::at(folder)));
+    // What is being read for a peer need not be waited for.
+    runtime.shutdown_background();
+    shared?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn run_daemon() -> anyhow::Result<ExitCode> {
     runtime()?.block_on(daemon::run(&SystemHost::new()))?;
     Ok(ExitCode::SUCCESS)
@@ -250,8 +284,9 @@ fn in_words(outcome: &Outcome) -> String {
 
 /// With its code and the next thing to try, where there are such.
 fn in_full(error: &anyhow::Error) -> String {
-    let Some(Failure { code, message, hint }) = error.downcast_ref::<RunError>().map(Failure::from)
-    else {
+    let run = error.downcast_ref::<RunError>().map(Failure::from);
+    let peer = || error.downcast_ref::<PeerError>().map(Failure::from);
+    let Some(Failure { code, message, hint }) = run.or_else(peer) else {
         return format!("error: {error:#}");
     };
     let hint = hint.map(|hint| format!("\nhint: {hint}")).unwrap_or_default();

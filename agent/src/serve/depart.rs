@@ -10,6 +10,7 @@ use crate::{
     daemon,
     host::{Host, Program},
     run,
+    store::peer,
     wire::Reply,
 };
 
@@ -25,6 +26,8 @@ pub(super) fn depart(host: &dyn Host, places: &Places) -> Result<Reply, ServeErr
         return Err(ServeError::StillInForce { run: standing.run });
     }
     stop_daemon(host)?;
+    // Before its folder goes: it would go on, and write.
+    peer::end(host, &places.share)?;
     remove_all(Path::new("/"), login_home().as_deref())
         .map_err(|source| ServeError::Depart { source })?;
     Ok(Reply::Done)

@@ -1,6 +1,6 @@
 //! Why a request was refused, in words an operator can act on.
 
-use crate::{host::HostError, run::RunError, wire::Failure};
+use crate::{host::HostError, run::RunError, store::peer::PeerError, wire::Failure};
 
 /// A request that was refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +108,9 @@ pub enum ServeError {
     /// The machine.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// What shares with other nodes could not be ended.
+    #[error(transparent)]
+    Share(#[from] PeerError),
     /// A worker thread died.
     #[error("the agent failed while it answered")]
     Internal,
@@ -132,6 +135,7 @@ impl ServeError {
             Self::StillInForce { .. } => "AGENT-031",
             Self::Depart { .. } => "AGENT-032",
             Self::Run(error) => error.code(),
+            Self::Share(error) => error.code(),
             Self::Host(_) => "AGENT-033",
             Self::Internal => "AGENT-034",
             Self::Stopped { .. } => "AGENT-035",
@@ -164,6 +168,7 @@ impl ServeError {
             Self::Depart { .. } => "remove what the message names, then undo again".to_owned(),
             Self::Stopped { failure, .. } => return failure.hint.clone(),
             Self::Run(error) => return error.hint(),
+            Self::Share(error) => return error.hint(),
             Self::Host(error) => return error.hint(),
             Self::ValueName { .. }
             | Self::ValueSize { .. }

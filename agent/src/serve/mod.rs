@@ -19,6 +19,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use kdc_bundles::index::Digest;
 use kdc_profiles::cidr::Cidr;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -37,7 +38,10 @@ use crate::{
     host::{Host, SystemHost},
     run,
     step::BlobSource,
-    store::{EmptyShelf, Shelf, Store, StoreError},
+    store::{
+        EmptyShelf, Shelf, Store, StoreError,
+        peer::{self, Folder},
+    },
     traffic,
     wire::{
         Failure, Hello, Message, PROTOCOL, Reply, Request, RequestBody,
@@ -60,6 +64,8 @@ pub struct Places {
     pub volatile: PathBuf,
     /// The agent to start units with.
     pub agent: PathBuf,
+    /// What sharing with other nodes keeps.
+    pub share: Folder,
 }
 
 impl Places {
@@ -68,7 +74,8 @@ impl Places {
     pub fn system() -> Self {
         let installed = PathBuf::from("/usr/local/bin/kdc-agent");
         let agent = std::env::current_exe().ok().filter(|path| path.is_file()).unwrap_or(installed);
-        Self { runs: run::RUNS_DIR.into(), volatile: "/run/kdc".into(), agent }
+        let (runs, volatile) = (run::RUNS_DIR.into(), "/run/kdc".into());
+        Self { runs, volatile, agent, share: Folder::system() }
     }
 }
 
@@ -216,6 +223,15 @@ fn change(session: &Session, body: RequestBody) -> Result<Reply, Failure> {
             let shelf = lock(&session.shelf).clone().ok_or(StoreError::NoIndex)?;
             Ok(Reply::Missing { blobs: shelf.missing(&blobs)? })
         }
+        RequestBody::Share { blobs } => share(session, &blobs),
+        RequestBody::Peers { peers } => {
+            peer::introduce(&places.share, &peers)?;
+            Ok(Reply::Done)
+        }
+        RequestBody::Unshare => {
+            peer::leave(host)?;
+            Ok(Reply::Done)
+        }
         RequestBody::StartRun { run, plan } => Ok(runs::start(host, places, &run, &plan)?),
         RequestBody::Provide { run, name, value } => {
             Ok(runs::provide(host, places, &run, &name, &value)?)
@@ -251,6 +267,16 @@ fn take_hold(session: &Session, holder: &str, cluster: &str) -> Result<Reply, Fa
         *hold = Some(Hold::take(&session.places.volatile, holder, cluster)?);
     }
     Ok(Reply::Done)
+}
+
+fn share(session: &Session, blobs: &[Digest]) -> Result<Reply, Failure> {
+    let shelf = lock(&session.shelf).clone().ok_or(StoreError::NoIndex)?;
+    if let Some(unknown) = blobs.iter().find(|blob| shelf.index().blob(blob).is_none()) {
+        return Err(StoreError::UnknownBlob { blob: unknown.clone() }.into());
+    }
+    let Places { agent, share, .. } = &session.places;
+    let (port, certificate) = peer::begin(&session.host, share, agent, shelf.digest(), blobs)?;
+    Ok(Reply::Sharing { port, certificate })
 }
 
 fn outside_traffic(

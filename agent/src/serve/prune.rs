@@ -11,7 +11,7 @@ use super::{Places, ServeError, runs};
 use crate::{
     host::Host,
     run,
-    store::{Keep, Store},
+    store::{Keep, Store, peer},
     wire::{Failure, Reply},
 };
 
@@ -27,6 +27,8 @@ pub(super) fn prune(
     }
     let surplus = store.surplus(&in_force(places)?)?;
     if !dry_run {
+        // It would fetch again what goes, and tell others of what is gone.
+        peer::stop(host, &places.share)?;
         store.remove(&surplus)?;
     }
     let (files, bytes) = (surplus.len() as u64, surplus.iter().map(|file| file.bytes).sum());

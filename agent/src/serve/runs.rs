@@ -12,6 +12,7 @@ use crate::{
     journal,
     run::{self, FileValues, Note, NoteReader, RunError},
     step::NodePlan,
+    store::peer,
     traffic,
     wire::{Message, Outcome, Reply, RunSummary, SecretText},
 };
@@ -95,6 +96,7 @@ pub(super) fn start_undo(host: &dyn Host, places: &Places) -> Result<Reply, Serv
     if run::in_force(&places.runs)?.is_empty() {
         return Err(ServeError::NothingInForce);
     }
+    peer::end(host, &places.share)?;
     // What was proved here is about to be taken back.
     accept::forget(host)?;
     let id = format!("undo-{}", now_unix_ms());

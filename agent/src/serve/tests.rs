@@ -39,6 +39,9 @@ async fn nothing_is_changed_without_the_hold() {
         RequestBody::OfferIndex { index: "{}".into(), signature: String::new(), keys: Vec::new() },
         RequestBody::Missing { blobs: Vec::new() },
         RequestBody::Prune { dry_run: true },
+        RequestBody::Share { blobs: Vec::new() },
+        RequestBody::Peers { peers: Vec::new() },
+        RequestBody::Unshare,
         RequestBody::Undo,
         RequestBody::Depart,
         RequestBody::MintJoin { ttl_secs: 60 },
@@ -59,6 +62,7 @@ fn every_code_is_in_the_docs() {
     let sources = [
         include_str!("error.rs"),
         include_str!("../store/error.rs"),
+        include_str!("../store/peer/error.rs"),
         include_str!("../daemon/mod.rs"),
         include_str!("../accept/mod.rs"),
         include_str!("../journal/mod.rs"),

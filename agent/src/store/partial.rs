@@ -37,6 +37,11 @@ impl Partial {
         map_path(store, &blob.digest).exists()
     }
 
+    /// Another process finished the blob, or removed it: what is written here now is lost.
+    pub(super) fn is_gone(&self) -> bool {
+        self.map.metadata().is_ok_and(|meta| meta.nlink() == 0)
+    }
+
     /// Open or begin. `None` when the blob is complete by now.
     pub(super) fn open(
         store: &Store,
@@ -166,8 +171,10 @@ impl Partial {
 
     /// Make the full partial a blob: on the disk first, then under its name.
     pub(super) fn complete(self, store: &Store) -> Result<(), StoreError> {
+        let have = self.have()?;
         let map = lock(self.map)?;
-        if !same_file(&map, &self.map_path) {
+        // A piece that was found damaged since then is to come again first.
+        if !same_file(&map, &self.map_path) || have.contains(&0) {
             return Ok(());
         }
         let failed = |cause| write_failed(cause, &self.data_path, &self.blob.digest, 0);
@@ -183,6 +190,59 @@ impl Partial {
         fs_err::remove_file(&self.map_path)?;
         Ok(())
     }
+}
+
+/// The have-map of a blob that this boot began, one byte a piece; `None` where there is none that can
+/// be believed. Changes nothing.
+pub(super) fn peek(store: &Store, blob: &Blob, piece_size: u64) -> Option<Vec<u8>> {
+    let map = fs_err::File::open(map_path(store, &blob.digest)).ok()?;
+    let mut found = vec![0; HEADER_BYTES + blob.pieces.len()];
+    map.file().read_exact_at(&mut found, 0).ok()?;
+    (found[..HEADER_BYTES] == header(&store.boot, piece_size))
+        .then(|| found.split_off(HEADER_BYTES))
+}
+
+/// Reads and proves a piece of a blob that is still on its way; `buffer` is empty when that fails. A
+/// piece that is not what it was goes out of the have-map, so that it is asked for again.
+pub(super) fn read_piece(
+    store: &Store,
+    blob: &Blob,
+    piece_size: u64,
+    piece: u32,
+    buffer: &mut Vec<u8>,
+) -> Result<(), StoreError> {
+    buffer.clear();
+    let (map_path, data_path) = (map_path(store, &blob.digest), data_path(store, &blob.digest));
+    let absent = || StoreError::Absent { blob: blob.digest.clone() };
+    let there = peek(store, blob, piece_size).is_some_and(|have| have[piece as usize] != 0);
+    let data = there.then(|| fs_err::File::open(&data_path).ok()).flatten().ok_or_else(absent)?;
+    let length = piece_length(blob, piece_size, piece);
+    buffer.resize(usize::try_from(length).unwrap_or(usize::MAX), 0);
+    let read = data.file().read_exact_at(buffer, u64::from(piece) * piece_size);
+    if read.is_ok() && Digest::of(buffer) == blob.pieces[piece as usize] {
+        return Ok(());
+    }
+    buffer.clear();
+    read.map_err(of(&data_path))?;
+    let map = fs_err::OpenOptions::new().write(true).open(&map_path)?;
+    map.file().write_all_at(&[0], (HEADER_BYTES + piece as usize) as u64).map_err(of(&map_path))?;
+    let place = "on this node's disk; it is asked for again";
+    Err(StoreError::Mismatch { blob: blob.digest.clone(), piece, place })
+}
+
+/// Blobs that are on their way, by the hex digits of their digests.
+pub(super) fn begun(store: &Store) -> Result<Vec<String>, StoreError> {
+    let mut begun = Vec::new();
+    let entries = match fs_err::read_dir(store.root.join("partial")) {
+        Ok(entries) => entries,
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(begun),
+        Err(cause) => return Err(cause.into()),
+    };
+    for entry in entries {
+        let name = entry?.file_name();
+        begun.extend(name.to_string_lossy().strip_suffix(".have").map(str::to_owned));
+    }
+    Ok(begun)
 }
 
 fn data_path(store: &Store, blob: &Digest) -> PathBuf {

@@ -18,26 +18,18 @@ const OPEN_PARTIALS: usize = 64;
 ///
 /// Full blobs are fsynced and named by a second thread, so that the link does not wait for the disk.
 pub fn receive(shelf: &Shelf, input: impl Read) -> Received {
-    let (full, queue) = mpsc::sync_channel::<Partial>(OPEN_PARTIALS);
-    std::thread::scope(|scope| {
-        let finisher = scope.spawn(move || {
-            queue.into_iter().try_for_each(|partial| partial.complete(&shelf.store))
-        });
-        let mut intake = Intake { shelf, open: HashMap::new(), full, pieces: 0, bytes: 0 };
+    let (taken, finished) = Intake::within(shelf, |mut intake| {
         let taken = intake.take_all(input);
-        let (pieces, bytes) = (intake.pieces, intake.bytes);
-        drop(intake);
-        // The disk's own failure comes first: a closed queue is only what follows from it.
-        let finished = match finisher.join() {
-            Ok(finished) => finished,
-            Err(_) => Err(StoreError::Io(std::io::Error::other("the finishing thread panicked"))),
-        };
-        let failure = finished.and(taken).err().map(Failure::from);
-        Received { pieces, bytes, failure }
-    })
+        (taken, intake.pieces, intake.bytes)
+    });
+    let (taken, pieces, bytes) = taken;
+    // The disk's own failure comes first: a closed queue is only what follows from it.
+    let failure = finished.and(taken).err().map(Failure::from);
+    Received { pieces, bytes, failure }
 }
 
-struct Intake<'a> {
+/// Puts proved pieces where they belong, and hands on what is full.
+pub(super) struct Intake<'a> {
     shelf: &'a Shelf,
     open: HashMap<u32, Partial>,
     full: mpsc::SyncSender<Partial>,
@@ -45,7 +37,24 @@ struct Intake<'a> {
     bytes: u64,
 }
 
-impl Intake<'_> {
+impl<'a> Intake<'a> {
+    /// Lets `work` put pieces; answers when what it filled is on the disk under its name.
+    pub(super) fn within<T>(
+        shelf: &'a Shelf,
+        work: impl FnOnce(Self) -> T,
+    ) -> (T, Result<(), StoreError>) {
+        let (full, queue) = mpsc::sync_channel::<Partial>(OPEN_PARTIALS);
+        std::thread::scope(|scope| {
+            let finisher = scope.spawn(move || {
+                queue.into_iter().try_for_each(|partial| partial.complete(&shelf.store))
+            });
+            let done = work(Self { shelf, open: HashMap::new(), full, pieces: 0, bytes: 0 });
+            let panicked =
+                || StoreError::Io(std::io::Error::other("the finishing thread panicked"));
+            (done, finisher.join().unwrap_or_else(|_| Err(panicked())))
+        })
+    }
+
     fn take_all(&mut self, mut input: impl Read) -> Result<(), StoreError> {
         let mut buffer = Vec::new();
         loop {
@@ -63,7 +72,7 @@ impl Intake<'_> {
                 let place = "on the way in; not stored";
                 return Err(StoreError::Mismatch { blob, piece: header.piece, place });
             }
-            self.put(header, &buffer)?;
+            self.put(header.blob, header.piece, &buffer)?;
             self.pieces += 1;
             self.bytes += u64::from(header.length);
         }
@@ -91,21 +100,25 @@ impl Intake<'_> {
         Ok(digest.clone())
     }
 
-    fn put(&mut self, header: PieceHeader, bytes: &[u8]) -> Result<(), StoreError> {
+    /// Stores a piece that the caller has proved to be this one of the index.
+    pub(super) fn put(&mut self, ordinal: u32, piece: u32, bytes: &[u8]) -> Result<(), StoreError> {
         let index = self.shelf.index();
-        if !self.open.contains_key(&header.blob) {
-            let blob = &index.blobs[header.blob as usize];
+        if self.open.get(&ordinal).is_some_and(Partial::is_gone) {
+            self.open.remove(&ordinal);
+        }
+        if !self.open.contains_key(&ordinal) {
+            let blob = &index.blobs[ordinal as usize];
             let Some(partial) = Partial::open(&self.shelf.store, blob, index.piece_size)? else {
                 return Ok(());
             };
             if self.open.len() >= OPEN_PARTIALS {
                 self.open.clear();
             }
-            self.open.insert(header.blob, partial);
+            self.open.insert(ordinal, partial);
         }
-        let Some(partial) = self.open.get_mut(&header.blob) else { return Ok(()) };
-        if partial.put(header.piece, bytes)?
-            && let Some(partial) = self.open.remove(&header.blob)
+        let Some(partial) = self.open.get_mut(&ordinal) else { return Ok(()) };
+        if partial.put(piece, bytes)?
+            && let Some(partial) = self.open.remove(&ordinal)
         {
             self.full.send(partial).map_err(|_| {
                 StoreError::Io(std::io::Error::other("a blob could not be finished"))

@@ -8,12 +8,14 @@
 mod acceptance;
 mod event;
 pub mod frame;
+mod peer;
 pub mod piece;
 
 use serde::{Deserialize, Serialize};
 
 pub use acceptance::{ACCEPTANCE_VERSION, AcceptanceRecord, AcceptanceSubject};
 pub use event::{Event, EventBody, Outcome, RunSummary};
+pub use peer::Peer;
 
 use crate::{
     facts::Facts,
@@ -22,6 +24,9 @@ use crate::{
 
 /// Largest frame either side accepts.
 pub const MAX_FRAME_BYTES: u32 = 96 * 1024 * 1024;
+
+/// Most peers a node is introduced to.
+pub const MAX_PEERS: usize = 4096;
 
 /// Oldest and newest protocol this build speaks.
 pub const PROTOCOL: (u32, u32) = (1, 1);
@@ -113,6 +118,19 @@ pub enum RequestBody {
         /// Blob digests.
         blobs: Vec<kdc_bundles::index::Digest>,
     },
+    /// Begin to share the offered index's content with other nodes, and to fetch these blobs from
+    /// them, in a unit of its own. Asked again it goes on as it is.
+    Share {
+        /// What this node wants; it passes on whatever of the index it has.
+        blobs: Vec<kdc_bundles::index::Digest>,
+    },
+    /// Who else shares: all of them, each time. This node itself may be among them.
+    Peers {
+        /// At most [`MAX_PEERS`].
+        peers: Vec<Peer>,
+    },
+    /// End the unit that shares. What it fetched stays.
+    Unshare,
     /// Start (or resume) the run of this plan as a unit of its own. Answers once it is started.
     StartRun {
         /// Run id chosen by the installer (`2026-11-23-1-…`); an unfinished run of an equal plan
@@ -239,6 +257,13 @@ pub enum Reply {
     Missing {
         /// Per blob: indexes of missing pieces. Complete blobs are left out.
         blobs: Vec<MissingPieces>,
+    },
+    /// To `Share`.
+    Sharing {
+        /// Where this node listens for the others.
+        port: u16,
+        /// Digest of the certificate (DER) it shows and wants the others to know.
+        certificate: kdc_bundles::index::Digest,
     },
     /// To `StartRun` and `Undo`.
     Started {

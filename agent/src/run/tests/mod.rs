@@ -227,7 +227,7 @@ async fn the_phases_of_kubeadm_reach_who_is_attached_and_its_secrets_do_not() {
     let so_far: String = whole.split_inclusive('\n').take(done.unwrap()).collect();
     fs_err::write(&journal, so_far).unwrap();
 
-    let places = Places { runs: runs.path().to_owned(), volatile, agent: "/x".into() };
+    let places = Places { runs: runs.path().to_owned(), volatile, ..Places::system() };
     let (send, mut receive) = tokio::sync::mpsc::channel(256);
     let reply = serve::attach(&places, "r1", 0, &send).await.unwrap();
     assert_eq!(reply, crate::wire::Reply::Ended { outcome: Outcome::Interrupted });

@@ -22,7 +22,7 @@ mod answer;
 mod ask;
 mod catalog;
 mod content;
-mod patience;
+pub(crate) mod patience;
 mod refusal;
 mod source;
 

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 /// Writes that make no progress for `most` fail. Reads have HTTP's own deadline for a request's head.
-pub(super) struct Patient<S> {
+pub(crate) struct Patient<S> {
     inner: S,
     most: Duration,
     alarm: Pin<Box<Sleep>>,
@@ -21,7 +21,7 @@ pub(super) struct Patient<S> {
 }
 
 impl<S> Patient<S> {
-    pub(super) fn new(inner: S, most: Duration) -> Self {
+    pub(crate) fn new(inner: S, most: Duration) -> Self {
         Self { inner, most, alarm: Box::pin(sleep(most)), waiting: false }
     }
 
