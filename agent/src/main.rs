@@ -67,6 +67,9 @@ enum Command {
         /// What was asked for, and by whom it may be asked.
         #[arg(long, value_name = "PATH", default_value = peer::SHARE_PATH, hide = true)]
         folder: PathBuf,
+        /// Where to listen.
+        #[arg(long, default_value_t = peer::PEER_PORT, hide = true)]
+        port: u16,
     },
     /// Keep the routes between the nodes' pods (kdc-agent.service calls this).
     Daemon,
@@ -119,7 +122,7 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
         Command::Receive { index } => receive_pieces(&index),
         Command::Run { id } => carry_out(&id),
         Command::UndoRun { id } => take_back(&id),
-        Command::Share { store, folder } => share(&store, &folder),
+        Command::Share { store, folder, port } => share(&store, &folder, port),
         Command::Daemon => run_daemon(),
         Command::Facts { output } => show_facts(output),
         Command::Status { output } => show_status(output),
@@ -225,13 +228,13 @@ fn exit_of(outcome: &Outcome) -> ExitCode {
 }
 
 /// One thread for the network, a few for the disk.
-fn share(store: &Path, folder: &Path) -> anyhow::Result<ExitCode> {
+fn share(store: &Path, folder: &Path, port: u16) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(3)
         .build()
         .context("the runtime can't start")?;
-    let shared = runtime.block_on(peer::share(&Store::at(store), &Folder::at(folder)));
+    let shared = runtime.block_on(peer::share(&Store::at(store), &Folder::at(folder), port));
     // What is being read for a peer need not be waited for.
     runtime.shutdown_background();
     shared?;

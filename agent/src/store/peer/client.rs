@@ -78,8 +78,17 @@ pub(super) enum Fault {
     Lied(String),
 }
 
-fn gone(cause: impl std::fmt::Display) -> Fault {
-    Fault::Gone(cause.to_string())
+/// The innermost cause: what is around it says only that there is one.
+fn gone(cause: impl std::error::Error) -> Fault {
+    let mut innermost: &dyn std::error::Error = &cause;
+    while let Some(inner) = innermost.source() {
+        innermost = inner;
+    }
+    Fault::Gone(innermost.to_string())
+}
+
+fn gone_since(reason: &str) -> Fault {
+    Fault::Gone(reason.to_owned())
 }
 
 /// A connection to a peer.
@@ -104,7 +113,7 @@ impl Link {
         index: &Digest,
         patience: Patience,
     ) -> Result<Self, Fault> {
-        let late = |_| gone("it took too long");
+        let late = |_| gone_since("it took too long");
         let calling = TcpStream::connect((peer.address, peer.port));
         let stream = timeout(patience.connect, calling).await.map_err(late)?.map_err(gone)?;
         stream.set_nodelay(true).map_err(gone)?;
@@ -150,7 +159,7 @@ impl Link {
             let bitmap = bitmap.ok_or_else(|| Fault::Lied("a bitmap of other pieces".into()))?;
             Ok(Some((version, bitmap)))
         };
-        timeout(patience, asking).await.unwrap_or_else(|_| Err(gone("it does not answer")))
+        timeout(patience, asking).await.unwrap_or_else(|_| Err(gone_since("it does not answer")))
     }
 
     /// The bytes of a piece: as many as it has, and not proved yet.
@@ -159,11 +168,12 @@ impl Link {
         let idle = self.patience.idle;
         let asking = async {
             let path = format!("/v1/pieces/{}/{}", piece.blob, piece.piece);
-            let answer =
-                timeout(idle, self.ask(&path)).await.unwrap_or_else(|_| Err(gone("no answer")))?;
+            let answer = timeout(idle, self.ask(&path))
+                .await
+                .unwrap_or_else(|_| Err(gone_since("no answer")))?;
             whole(answer, usize::try_from(length).unwrap_or(usize::MAX), idle).await
         };
-        timeout(most, asking).await.unwrap_or_else(|_| Err(gone("it is too slow")))
+        timeout(most, asking).await.unwrap_or_else(|_| Err(gone_since("it is too slow")))
     }
 
     async fn ask(&mut self, path: &str) -> Result<Response<Incoming>, Fault> {
@@ -182,7 +192,7 @@ impl Link {
             StatusCode::NOT_FOUND => Err(Fault::Absent),
             StatusCode::CONFLICT => Err(Fault::OtherIndex),
             StatusCode::SERVICE_UNAVAILABLE => Err(Fault::Busy),
-            other => Err(gone(format!("it answers {other}"))),
+            other => Err(gone_since(&format!("it answers {other}"))),
         }
     }
 }
@@ -204,7 +214,7 @@ async fn whole(
     let mut bytes = Vec::with_capacity(length);
     let mut body = answer.into_body();
     while let Some(frame) =
-        timeout(idle, body.frame()).await.map_err(|_| gone("it stopped sending"))?
+        timeout(idle, body.frame()).await.map_err(|_| gone_since("it stopped sending"))?
     {
         if let Ok(data) = frame.map_err(gone)?.into_data() {
             if bytes.len() + data.len() > length {

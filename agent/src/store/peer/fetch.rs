@@ -49,13 +49,13 @@ const LOOK: Duration = Duration::from_millis(200);
 const BREATH: Duration = Duration::from_millis(500);
 
 /// How long a neighbour that went away is left alone: the first time, and at most.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+const PAUSE: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(30));
 
 /// A neighbour that shares another index may be asked to share ours.
 const OTHER_INDEX_PAUSE: Duration = Duration::from_secs(30);
 
 /// Pieces that wait to be proved and stored.
-const JOBS: usize = 2;
+const JOBS: usize = 1;
 
 /// A piece that a neighbour sent.
 struct Job {
@@ -241,7 +241,7 @@ impl Fetch {
                 _ if begun.elapsed() > PAUSE.1 => pause = PAUSE.0,
                 _ => {}
             }
-            tracing::info!(peer = peer.name, %fault, pause_secs = pause.as_secs(), "left alone");
+            tracing::info!(peer = peer.name, %fault, pause_ms = pause.as_millis(), "left alone");
             // Nodes that lost the same neighbour need not come back to it all at once.
             sleep(pause.mul_f64(0.75 + chance.below(64) as f64 / 128.0)).await;
             pause = (pause * 2).min(PAUSE.1);

@@ -147,9 +147,14 @@ impl Folder {
         }
     }
 
-    /// Whether a unit shares now. Leaves no trace.
+    /// Whether a unit shares now. Writes nothing, so that who may not write can ask too.
     pub(super) fn is_live(&self) -> Result<bool, PeerError> {
-        Ok(self.path.join("life").exists() && self.live()?.is_none())
+        let file = match fs_err::File::open(self.path.join("life")) {
+            Ok(file) => file.into_file(),
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(cause) => return Err(cause.into()),
+        };
+        Ok(Flock::lock(file, FlockArg::LockSharedNonblock).is_err())
     }
 
     pub(super) fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, PeerError> {

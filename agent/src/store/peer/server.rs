@@ -34,7 +34,7 @@ use crate::serve::registry::patience::Patient;
 const MAX_HEAD_BYTES: usize = 8 * 1024;
 
 /// Bytes of pieces in memory on their way out.
-const UPLOAD_BYTES: u64 = 8 * 1024 * 1024;
+const UPLOAD_BYTES: u64 = 4 * 1024 * 1024;
 
 /// How long to wait when the system has no more file descriptors.
 const BREATH: Duration = Duration::from_millis(200);
@@ -71,7 +71,7 @@ impl Default for Limits {
             handshake: Duration::from_secs(5),
             idle: Duration::from_secs(30),
             answer: Duration::from_secs(120),
-            uploads: 6,
+            uploads: 4,
             turn: Duration::from_secs(8),
             news: Duration::from_secs(1),
         }

@@ -18,10 +18,10 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    Folder, PEER_PORT, PeerError,
+    Folder, PeerError,
     client::Patience,
     fetch::{Fetch, Results},
-    folder::{Stamp, Status},
+    folder::{Life, Stamp, Status},
     identity::Identity,
     local::Local,
     pin::{self, Guests},
@@ -35,11 +35,11 @@ use crate::{
 /// Without a request, a piece or word from the installer for so long, it ends.
 const IDLE: Duration = Duration::from_secs(30 * 60);
 
-/// Between two looks at the store and at the list of peers, while something is missing.
+/// Between two looks at the folder, and at the store while something is missing.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// The same once all is here.
-const REST: Duration = Duration::from_secs(1);
+/// Once all is here, the store is looked at only so often.
+const LOOKS_A_SCAN: u32 = 8;
 
 /// How long a former holder of the port is given to let it go.
 const HAND_OVER: Duration = Duration::from_secs(5);
@@ -47,15 +47,16 @@ const HAND_OVER: Duration = Duration::from_secs(5);
 /// Connections that the kernel takes before we do.
 const BACKLOG: u32 = 128;
 
-/// Share what the folder asks for, until nobody needs it any more.
+/// Share what the folder asks for, until nobody needs it any more; on this port, or, where somebody
+/// else has it, on another.
 ///
 /// # Errors
 /// When the folder, the store or the network of this node fails.
-pub async fn share(store: &Store, folder: &Folder) -> Result<(), PeerError> {
-    share_on(store, folder, PEER_PORT, IDLE).await
+pub async fn share(store: &Store, folder: &Folder, port: u16) -> Result<(), PeerError> {
+    share_on(store, folder, port, IDLE).await
 }
 
-/// The same on another port.
+/// The same with less patience.
 pub(super) async fn share_on(
     store: &Store,
     folder: &Folder,
@@ -63,7 +64,7 @@ pub(super) async fn share_on(
     idle: Duration,
 ) -> Result<(), PeerError> {
     let wanted = folder.wanted()?.ok_or(PeerError::NotSharing)?;
-    let Some(_life) = folder.live()? else {
+    let Some(_life) = come_to_life(folder).await? else {
         tracing::info!("another process shares already");
         return Ok(());
     };
@@ -87,6 +88,17 @@ pub(super) async fn share_on(
     let missing = settling.await.map_err(std::io::Error::other)??;
     tracing::info!(wanted = wanted.blobs.len(), missing, "blobs");
     Sharing::new(folder, identity, local, &wanted.blobs, idle).run(listener).await
+}
+
+/// Who only looks whether a unit lives holds the lock for a moment too.
+async fn come_to_life(folder: &Folder) -> Result<Option<Life>, PeerError> {
+    for _ in 0..20 {
+        if let Some(life) = folder.live()? {
+            return Ok(Some(life));
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    Ok(None)
 }
 
 struct Sharing<'a> {
@@ -158,7 +170,7 @@ impl<'a> Sharing<'a> {
 
     /// Looks at the folder and at the store, until there is no reason to go on.
     async fn look(&mut self) -> Result<(), PeerError> {
-        loop {
+        for round in 0_u32.. {
             let stamp = self.folder.peers_stamp();
             if stamp != self.stamp {
                 self.stamp = stamp;
@@ -168,7 +180,14 @@ impl<'a> Sharing<'a> {
                 tracing::info!("the share folder is gone, and with it the reason to share");
                 return Ok(());
             }
-            let missing = self.fetch.missing() > 0;
+            if self.activity.quiet_for() > self.idle {
+                tracing::info!("nobody asked for anything for a long time");
+                return Ok(());
+            }
+            sleep(LOOK).await;
+            if self.fetch.missing() == 0 && !round.is_multiple_of(LOOKS_A_SCAN) {
+                continue;
+            }
             let local = Arc::clone(&self.local);
             let scanned = tokio::task::spawn_blocking(move || local.scan()).await;
             let came = scanned.map_err(std::io::Error::other)??;
@@ -176,12 +195,8 @@ impl<'a> Sharing<'a> {
                 self.activity.note();
                 self.fetch.arrived(&came);
             }
-            if self.activity.quiet_for() > self.idle {
-                tracing::info!("nobody asked for anything for a long time");
-                return Ok(());
-            }
-            sleep(if missing { LOOK } else { REST }).await;
         }
+        Ok(())
     }
 
     fn meet(&mut self) -> Result<(), PeerError> {
