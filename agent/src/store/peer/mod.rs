@@ -27,17 +27,21 @@ mod fetch;
 mod folder;
 mod identity;
 mod local;
+mod others;
 pub mod picker;
 pub mod pieces;
 mod pin;
 mod server;
 mod share;
+mod standing;
 mod unit;
 
 pub use self::{
     error::PeerError,
     folder::{Folder, SHARE_PATH},
+    others::WithOthers,
     share::share,
+    standing::Standing,
     unit::{UNIT_NAME, begin, end, introduce, leave, prepare, stop},
 };
 

@@ -21,16 +21,19 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::{
     client::{Fault, Link, Patience},
     fetch::Fetch,
-    folder::Folder,
+    folder::{Folder, Status},
     identity::Identity,
     local::Local,
+    others::WithOthers,
     picker::Piece,
     pin::{self, Guests},
     server::{Activity, Limits, Server},
-    share::share_on,
+    share::{bind, share_on},
+    standing::Standing,
     unit::{introduce, prepare},
 };
 use crate::{
+    serve::registry::{Source as _, SourceError},
     store::{Shelf, Store, tests::index_of},
     wire::Peer,
 };
@@ -744,4 +747,78 @@ async fn a_folder_that_lacks_what_is_needed_says_which() {
     let unknown = site.node("other", |_| false);
     prepare(&unknown.folder, &Digest::of(b"never offered"), &[]).unwrap();
     assert_eq!(code(&unknown.folder).await, "AGENT-012");
+}
+
+/// Where nobody listens now.
+async fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+#[tokio::test]
+async fn the_daemon_serves_on_while_no_unit_does_and_lets_the_port_go_when_one_comes() {
+    let site = Site::new();
+    let [host, guest] = ["host", "guest"].map(|name| site.node(name, |_| true));
+    let mut standing = Standing::new(host.store.clone(), host.folder.clone());
+    let (port, certificate) = (free_port().await, host.identity.digest().clone());
+    host.folder.save_status(&Status { port, certificate }).unwrap();
+    introduce(&host.folder, &[guest.peer(1)]).unwrap();
+    let told = format!("content shared with 1 nodes on port {port}");
+    for _ in 0..2 {
+        assert_eq!(standing.settle().unwrap(), Some(told.clone()));
+        let peer = host.peer(port);
+        let mut link = guest.link(&peer).await.unwrap();
+        let begun = Instant::now();
+        // It looks at the store first.
+        while link.have(0, 23).await.unwrap().is_none_or(|(_, map)| map.len() < 23) {
+            assert!(begun.elapsed() < SOON);
+        }
+        assert_eq!(standing.settle().unwrap(), Some(told.clone()), "nothing changes");
+        assert!(!link.is_closed());
+
+        let life = host.folder.live().unwrap().expect("the daemon holds no lock");
+        assert_eq!(standing.settle().unwrap(), None);
+        drop(bind(port).expect("the port is free"));
+        drop(life);
+    }
+    host.folder.remove().unwrap();
+    assert_eq!(standing.settle().unwrap(), None);
+    assert_eq!(Standing::new(host.store.clone(), host.folder.clone()).settle().unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_is_lacking_comes_from_the_others_proved_and_a_liar_is_asked_once() {
+    let site = Site::new();
+    let [good, bad] = ["good", "bad"].map(|name| site.node(name, |_| true));
+    let fresh = site.node("fresh", |number| number == 7);
+    let (liar, asked) = bad_peer(&bad, &fresh, Vice::WrongBytes).await;
+    let honest = good.serve(&[&fresh], Limits::default()).await;
+    introduce(&fresh.folder, &[liar, honest]).unwrap();
+    let shelf = fresh.shelf.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let others = WithOthers::new(shelf.clone(), fresh.folder.clone()).unwrap();
+        let begun = std::time::Instant::now();
+        while !(others.has(0) && others.has(1)) {
+            assert!(begun.elapsed() < SOON, "nobody was heard");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let (mut all, mut buffer) = (Vec::new(), vec![1, 2, 3]);
+        for (ordinal, blob) in shelf.index().blobs.iter().enumerate() {
+            let mut content = Vec::new();
+            for piece in 0..blob.pieces.len() {
+                others.read_piece_into(ordinal, piece, &mut buffer).unwrap();
+                content.extend_from_slice(&buffer);
+            }
+            all.push((blob.digest.clone(), content));
+            let beyond = others.read_piece_into(ordinal, blob.pieces.len(), &mut buffer);
+            assert!(matches!(beyond, Err(SourceError::Absent)));
+        }
+        assert!(!others.has(2));
+        assert!(!fresh.is_whole(), "nothing is stored");
+        all
+    });
+    for (digest, content) in read.await.unwrap() {
+        assert_eq!(Digest::of(&content), digest);
+    }
+    assert!(asked.load(Ordering::Relaxed) <= 1, "{asked:?}");
 }
