@@ -80,3 +80,28 @@ fn every_code_is_in_the_docs() {
     }
     assert!(seen.len() > 40, "{seen:?}");
 }
+
+#[test]
+fn sharing_needs_an_index_and_blobs_it_names_and_peers_need_sharing() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = Session {
+        host: SystemHost::new(),
+        places: Places { share: Folder::at(&folder.path().join("share")), ..Places::system() },
+        store: Store::at(&folder.path().join("store")),
+        hold: Mutex::new(None),
+        shelf: Mutex::new(None),
+        root: true,
+    };
+    let refused = |body| change(&session, body).unwrap_err().code;
+    let share = || RequestBody::Share { blobs: vec![Digest::of(b"never built")] };
+    assert_eq!(refused(share()), "AGENT-019");
+    let key = kdc_bundles::signing::SigningKey::generate().unwrap();
+    let index = crate::store::tests::index_of(&[b"built"], 4096);
+    let text = String::from_utf8(index.to_bytes()).unwrap();
+    let keys = [key.public().to_text()];
+    *lock(&session.shelf) =
+        Some(session.store.keep_index(&text, &key.sign(&index), &keys).unwrap());
+    assert_eq!(refused(share()), "AGENT-013");
+    assert_eq!(refused(RequestBody::Peers { peers: Vec::new() }), "AGENT-060");
+    assert!(!folder.path().join("share").exists(), "nothing was written");
+}

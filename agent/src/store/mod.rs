@@ -405,4 +405,4 @@ impl change::BlobSource for EmptyShelf {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -48,7 +48,7 @@ fn blob_of(content: &[u8], piece_size: u64) -> Blob {
     }
 }
 
-pub(super) fn index_of(contents: &[&[u8]], piece_size: u64) -> Index {
+pub(crate) fn index_of(contents: &[&[u8]], piece_size: u64) -> Index {
     let mut blobs: Vec<Blob> = contents.iter().map(|c| blob_of(c, piece_size)).collect();
     blobs.sort_by(|left, right| left.digest.cmp(&right.digest));
     let artifacts = blobs.iter().map(|blob| Artifact {
