@@ -9,7 +9,10 @@
 use std::{
     collections::{BTreeSet, HashMap},
     convert::Infallible,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -256,9 +259,10 @@ impl Fetch {
     ) -> Result<Infallible, Fault> {
         let open = || Link::open(peer, config, self.local.shelf().digest(), self.patience);
         let mut link = open().await?;
-        let workers = try_join_all((0..LINKS).map(|_| self.work(neighbour, open)));
+        let anew = AtomicBool::new(false);
+        let workers = try_join_all((0..LINKS).map(|_| self.work(neighbour, open, &anew)));
         tokio::select! {
-            watched = self.watch(neighbour, &mut link) => watched,
+            watched = self.watch(neighbour, &mut link, &anew) => watched,
             worked = workers => match worked?.into_iter().next() {
                 Some(never) => match never {},
                 None => Err(Fault::Gone("nobody asks it".to_owned())),
@@ -266,12 +270,20 @@ impl Fetch {
         }
     }
 
-    /// Tells the picker what the neighbour has, again and again.
-    async fn watch(&self, neighbour: usize, link: &mut Link) -> Result<Infallible, Fault> {
+    /// Tells the picker what the neighbour has, again and again; all of it when that was wrong.
+    async fn watch(
+        &self,
+        neighbour: usize,
+        link: &mut Link,
+        anew: &AtomicBool,
+    ) -> Result<Infallible, Fault> {
         let count = self.local.numbering().count();
         let (mut after, mut known) = (0, Bitmap::empty(count));
         loop {
             let asked = Instant::now();
+            if anew.swap(false, Ordering::Relaxed) {
+                (after, known) = (0, Bitmap::empty(count));
+            }
             if let Some((version, bitmap)) = link.have(after, count).await? {
                 let new = (0..count).filter(|n| bitmap.has(*n) && !known.has(*n));
                 let new: Vec<Piece> = new.filter_map(|number| self.local.piece(number)).collect();
@@ -283,7 +295,12 @@ impl Fetch {
     }
 
     /// Asks the neighbour for one piece after the other.
-    async fn work<O, F>(&self, neighbour: usize, open: O) -> Result<Infallible, Fault>
+    async fn work<O, F>(
+        &self,
+        neighbour: usize,
+        open: O,
+        anew: &AtomicBool,
+    ) -> Result<Infallible, Fault>
     where
         O: Fn() -> F,
         F: Future<Output = Result<Link, Fault>>,
@@ -311,7 +328,10 @@ impl Fetch {
                     let job = Job { piece, neighbour, bytes };
                     self.jobs.send(job).await.map_err(|_| Fault::Gone("nobody stores".into()))?;
                 }
-                Err(Fault::Absent) => self.failed(piece, neighbour),
+                Err(Fault::Absent) => {
+                    self.failed(piece, neighbour);
+                    anew.store(true, Ordering::Relaxed);
+                }
                 Err(Fault::Busy) => {
                     self.failed(piece, neighbour);
                     sleep(BREATH).await;

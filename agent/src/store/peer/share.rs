@@ -44,6 +44,9 @@ const LOOKS_A_SCAN: u32 = 8;
 /// How long a former holder of the port is given to let it go.
 const HAND_OVER: Duration = Duration::from_secs(5);
 
+/// How long a node whose store failed goes on serving what it has.
+const AFTER_FAILURE: Duration = Duration::from_secs(30);
+
 /// Connections that the kernel takes before we do.
 const BACKLOG: u32 = 128;
 
@@ -148,22 +151,24 @@ impl<'a> Sharing<'a> {
             (Arc::clone(&self.fetch), self.identity.clone(), self.peers.subscribe());
         let results = self.results.take();
         let fetching = async {
-            let Some(results) = results else { return };
+            let Some(results) = results else { return Ok(()) };
             match fetch.run(&identity, peers, results).await {
-                Ok(()) => tracing::info!("all that is wanted is here"),
-                // What is here can still be passed on; the installer sees what is missing.
+                Ok(()) => {
+                    tracing::info!("all that is wanted is here");
+                    std::future::pending().await
+                }
+                // A full disk, as a rule. What is here is passed on meanwhile; then the unit ends, and
+                // begins again with what there is.
                 Err(error) => {
                     tracing::error!(code = error.code(), error = &error as &dyn std::error::Error);
+                    sleep(AFTER_FAILURE).await;
+                    Err(error)
                 }
             }
         };
-        let fetching = async {
-            fetching.await;
-            std::future::pending::<()>().await;
-        };
         tokio::select! {
             never = server.serve(listener, tls) => match never {},
-            () = fetching => Ok(()),
+            failed = fetching => failed,
             looked = self.look() => looked,
         }
     }

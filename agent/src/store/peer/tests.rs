@@ -34,6 +34,7 @@ use super::{
 };
 use crate::{
     serve::registry::{Source as _, SourceError},
+    small_disk::SmallDisk,
     store::{Shelf, Store, tests::index_of},
     wire::Peer,
 };
@@ -165,14 +166,8 @@ fn letting_in(nodes: &[&Node]) -> Guests {
 }
 
 fn short() -> Patience {
-    let second = Duration::from_secs(1);
-    Patience {
-        connect: second,
-        have: 2 * second,
-        idle: second,
-        piece: second,
-        bytes_a_second: 4096,
-    }
+    let second = Duration::from_secs(2);
+    Patience { connect: second, have: second, idle: second, piece: second, bytes_a_second: 4096 }
 }
 
 async fn soon<T>(mut look: impl FnMut() -> Option<T>) -> T {
@@ -384,7 +379,7 @@ async fn raw(guest: &Node, peer: &Peer, bytes: &[u8], within: Duration) -> Strin
 async fn guests_are_bounded_in_connections_and_in_time() {
     let site = Site::new();
     let [host, one, two] = ["host", "one", "two"].map(|name| site.node(name, |_| true));
-    let brief = Duration::from_millis(300);
+    let brief = Duration::from_millis(1500);
     let limits = Limits {
         of_one: 2,
         connections: 3,
@@ -605,7 +600,7 @@ async fn a_peer_with_any_vice_is_dropped_and_the_others_give_everything() {
         let (liar, asked) = bad_peer(&bad, &fresh, vice).await;
         let honest = good.serve(&[&fresh], Limits::default()).await;
         let took = fresh.fetch(vec![liar, honest]).await;
-        assert!(took < Duration::from_secs(10), "{vice:?} held it up for {took:?}");
+        assert!(took < Duration::from_secs(15), "{vice:?} held it up for {took:?}");
         let asked = asked.load(Ordering::Relaxed);
         assert!(asked <= 16, "{vice:?} was asked {asked} times");
     }
@@ -821,4 +816,28 @@ async fn what_is_lacking_comes_from_the_others_proved_and_a_liar_is_asked_once()
         assert_eq!(Digest::of(&content), digest);
     }
     assert!(asked.load(Ordering::Relaxed) <= 1, "{asked:?}");
+}
+
+#[test]
+fn a_full_disk_is_told_what_came_is_kept_and_it_goes_on_once_there_is_room() {
+    let name = "store::peer::tests::\
+                a_full_disk_is_told_what_came_is_kept_and_it_goes_on_once_there_is_room";
+    let Some(disk) = SmallDisk::within(name, 128) else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let site = Site::new();
+        let good = site.node("good", |_| true);
+        let fresh = site.node(disk.root().join("fresh").to_str().unwrap(), |_| false);
+        let peer = good.serve(&[&fresh], Limits::default()).await;
+        disk.leave(12);
+        let (local, activity) = (fresh.local(), Arc::new(Activity::new()));
+        let (fetch, results) = Fetch::new(&local, &fresh.blobs(), 1, &activity, short());
+        let (_peers, known) = watch::channel(vec![peer.clone()]);
+        let run = fetch.run(&fresh.identity, known, results);
+        let error = timeout(SOON, run).await.expect("it ends").unwrap_err();
+        assert_eq!(error.code(), "AGENT-017", "{error}");
+        assert!(fetch.missing() < 23, "some came");
+        disk.free();
+        fresh.fetch(vec![peer]).await;
+    });
 }
