@@ -122,6 +122,7 @@ impl Work<'_> {
 
     async fn install(&self, links: &[NodeLink<'_>], plan: &ClusterPlan) -> Result<(), Complaint> {
         let plans: Vec<NodePlan> = plan.nodes.iter().map(|node| node.plan.clone()).collect();
+        let addresses: Vec<_> = self.site.cluster.nodes.iter().map(|node| node.address).collect();
         let started_unix_ms = unix_ms();
         let run = format!("{}-{:08x}", render_time(started_unix_ms), rand::random::<u32>());
         let holder = holder();
@@ -137,6 +138,7 @@ impl Work<'_> {
         let job = Job {
             cluster: &plan.cluster,
             plans: &plans,
+            addresses: &addresses,
             load: self.opened.load(),
             holder: &holder,
             run: &run,

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Rounds that may pass without one more piece in the store before it counts as a failure.
-const IDLE_ROUNDS: u32 = 3;
+pub(super) const IDLE_ROUNDS: u32 = 3;
 
 /// The agent's answer to `Missing` in a session in which no index was offered.
 const NO_INDEX: &str = "AGENT-019";
@@ -77,47 +77,58 @@ async fn offer_index<D: Door>(link: &Link<'_, D>, load: Load<'_>) -> Result<(), 
     link.tell(offer, "offerIndex").await
 }
 
-/// An agent knows the index that was offered in its own session: after a cut it is offered again.
-async fn ask_missing<D: Door>(
+/// Pieces that the node's store lacks of `blobs`.
+pub(super) async fn ask_missing<D: Door>(
     link: &Link<'_, D>,
     load: Load<'_>,
     blobs: &[Digest],
 ) -> Result<Vec<MissingPieces>, SshError> {
+    match ask_of_index(link, load, RequestBody::Missing { blobs: blobs.to_vec() }).await? {
+        Reply::Missing { blobs } => Ok(blobs),
+        _ => Err(wrong_answer(link.node(), "missing")),
+    }
+}
+
+/// Ask what needs the index. An agent knows the one that was offered in its own session: after a
+/// cut it is offered again.
+pub(super) async fn ask_of_index<D: Door>(
+    link: &Link<'_, D>,
+    load: Load<'_>,
+    body: RequestBody,
+) -> Result<Reply, SshError> {
     loop {
-        match link.ask(RequestBody::Missing { blobs: blobs.to_vec() }).await {
-            Ok(Reply::Missing { blobs }) => return Ok(blobs),
-            Ok(_) => return Err(wrong_answer(link.node(), "missing")),
+        match link.ask(body.clone()).await {
             Err(error) if error.code() == NO_INDEX => offer_index(link, load).await?,
-            Err(error) => return Err(error),
+            answer => return answer,
         }
     }
 }
 
-/// Send everything that the node lacks; over a cut link only what did not arrive is sent again.
-/// Answers with the bytes handed to the network.
+/// Send everything that the node lacks; over a cut link only what did not arrive is sent again. The
+/// bytes handed to the network are added to `sent`.
 ///
 /// # Errors
 /// The agent refused a piece, a piece can't be read, or the node stayed away.
-pub async fn feed<D: Door>(
+pub(super) async fn feed<D: Door>(
     link: &Link<'_, D>,
     load: Load<'_>,
     lacking: &Lacking,
-) -> Result<u64, SshError> {
+    sent: &AtomicU64,
+) -> Result<(), SshError> {
     let mut missing = lacking.missing.clone();
     let total_bytes = missing_bytes(load.index, &missing);
-    let sent = AtomicU64::new(0);
     let mut idle = 0;
     while !missing.is_empty() {
         link.stage(Stage::Sending);
         let before = missing_bytes(load.index, &missing);
-        send_once(link, load, &missing, total_bytes, &sent).await?;
+        send_once(link, load, &missing, total_bytes, sent).await?;
         missing = ask_missing(link, load, &lacking.blobs).await?;
         idle = if missing_bytes(load.index, &missing) < before { 0 } else { idle + 1 };
         if idle == IDLE_ROUNDS {
             return Err(no_progress(link.node(), &missing));
         }
     }
-    Ok(sent.load(Ordering::Relaxed))
+    Ok(())
 }
 
 /// One round: a cut link ends it without failing it.
@@ -153,7 +164,7 @@ async fn send_once<D: Door>(
     }
 }
 
-fn no_progress(node: &str, missing: &[MissingPieces]) -> SshError {
+pub(super) fn no_progress(node: &str, missing: &[MissingPieces]) -> SshError {
     let blob = missing.first().map(|part| part.blob.to_string()).unwrap_or_default();
     SshError::Agent {
         node: node.to_owned(),

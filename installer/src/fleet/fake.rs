@@ -1,10 +1,12 @@
 //! Nodes in memory that speak the wire contract: they hold, store, run, wait and undo, and lose
 //! their connections on demand. A run moves by itself whenever anybody looks, as a node's would.
 
+mod share;
+
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
-    rc::Rc,
+    rc::{Rc, Weak},
     time::Duration,
 };
 
@@ -18,6 +20,7 @@ use kdc_agent::{
 };
 use kdc_bundles::index::Digest;
 
+use self::share::FakeShare;
 use super::{Door, Hand, Load, OnEvent};
 use crate::ssh::SshError;
 
@@ -41,9 +44,19 @@ pub(super) struct FakeNode {
     pub(super) cut: Cell<Option<(u32, u32)>>,
     /// Pieces of the store.
     pub(super) store: RefCell<BTreeSet<(Digest, u32)>>,
-    /// Blobs that ever came, and how many came again.
-    sent: RefCell<BTreeSet<Digest>>,
+    /// How many pieces blobs have; one where nothing is said.
+    pub(super) pieces: RefCell<BTreeMap<Digest, u32>>,
+    /// Pieces that the installer ever sent, and how many came again.
+    pub(super) sent: RefCell<BTreeSet<(Digest, u32)>>,
     pub(super) sent_twice: Cell<u32>,
+    /// The nodes that it could reach at all.
+    pub(super) others: RefCell<Vec<Weak<FakeNode>>>,
+    /// What it wants from others, and whom it knows, while it shares.
+    pub(super) sharing: RefCell<Option<FakeShare>>,
+    /// It can't share.
+    pub(super) can_not_share: Cell<bool>,
+    /// No other node reaches it, and it reaches none.
+    pub(super) cut_from_others: Cell<bool>,
     /// Times that anything was written.
     pub(super) writes: Cell<u32>,
     pub(super) joined: Cell<bool>,
@@ -77,8 +90,13 @@ impl FakeNode {
             fails: RefCell::default(),
             cut: Cell::default(),
             store: RefCell::default(),
+            pieces: RefCell::default(),
             sent: RefCell::default(),
             sent_twice: Cell::default(),
+            others: RefCell::default(),
+            sharing: RefCell::default(),
+            can_not_share: Cell::default(),
+            cut_from_others: Cell::default(),
             writes: Cell::default(),
             joined: Cell::default(),
             departed: Cell::default(),
@@ -114,8 +132,13 @@ impl FakeNode {
         SshError::Lost { node, during, detail: String::new() }
     }
 
+    fn piece_count(&self, blob: &Digest) -> u32 {
+        self.pieces.borrow().get(blob).copied().unwrap_or(1)
+    }
+
     /// The node's own work: one step further, if it can.
     fn work(&self) {
+        self.fetch();
         for run in self.runs.borrow_mut().iter_mut() {
             if !matches!(run.outcome, Outcome::Running { .. }) {
                 continue;
@@ -157,6 +180,7 @@ impl FakeNode {
                 // containerd has them from here on.
                 let imported = |blob: &Digest| images.iter().any(|i| i.blobs.contains(blob));
                 self.store.borrow_mut().retain(|(blob, _)| !imported(blob));
+                self.want_no_more(imported);
             }
             self.satisfied.borrow_mut().insert(id.clone());
             push(run, EventBody::Done { step: id });
@@ -213,6 +237,9 @@ impl FakeNode {
                 Err(self.failure("AGENT-019", "no index was offered"))
             }
             RequestBody::Missing { blobs } => Ok(self.missing(blobs)),
+            body @ (RequestBody::Share { .. }
+            | RequestBody::Peers { .. }
+            | RequestBody::Unshare) => self.answer_sharing(session, body),
             RequestBody::StartRun { run, plan } => Ok(self.start_run(run, plan)),
             RequestBody::Provide { run, name, value } => {
                 let mut runs = self.runs.borrow_mut();
@@ -233,11 +260,7 @@ impl FakeNode {
                 Ok(Reply::Acceptance { record })
             }
             RequestBody::Accept { subject, elsewhere, .. } => Ok(self.accept(subject, elsewhere)),
-            RequestBody::OutsideTraffic { node, .. } => {
-                let (claim, detail) = (format!("nothing of {node} goes out"), String::new());
-                let holds = !self.reaches_out.get();
-                Ok(Reply::OutsideTraffic { proof: Proof { claim, holds, detail } })
-            }
+            RequestBody::OutsideTraffic { node, .. } => Ok(self.outside_traffic(&node)),
             RequestBody::Runs => Ok(Reply::Runs { runs: self.list_runs() }),
             RequestBody::Undo => Ok(self.undo()),
             RequestBody::Depart => {
@@ -262,6 +285,12 @@ impl FakeNode {
         Reply::Accepted { proofs }
     }
 
+    fn outside_traffic(&self, node: &str) -> Reply {
+        let (claim, detail) = (format!("nothing of {node} goes out"), String::new());
+        let holds = !self.reaches_out.get();
+        Reply::OutsideTraffic { proof: Proof { claim, holds, detail } }
+    }
+
     fn survey(&self, steps: Vec<kdc_agent::step::PlannedStep>) -> Reply {
         let satisfied = self.satisfied.borrow();
         let judge = |planned: kdc_agent::step::PlannedStep| Surveyed {
@@ -274,9 +303,14 @@ impl FakeNode {
 
     fn missing(&self, blobs: Vec<Digest>) -> Reply {
         let store = self.store.borrow();
-        let missing = blobs.into_iter().filter(|blob| !store.contains(&(blob.clone(), 0)));
-        let blobs = missing.map(|blob| MissingPieces { blob, ranges: vec![(0, 1)] }).collect();
-        Reply::Missing { blobs }
+        let lacks = |blob: Digest| {
+            let pieces = 0..self.piece_count(&blob);
+            let lacks = pieces.filter(|piece| !store.contains(&(blob.clone(), *piece)));
+            let ranges: Vec<(u32, u32)> = lacks.map(|piece| (piece, piece + 1)).collect();
+            MissingPieces { blob, ranges }
+        };
+        let missing = blobs.into_iter().map(lacks).filter(|part| !part.ranges.is_empty());
+        Reply::Missing { blobs: missing.collect() }
     }
 
     fn undo(&self) -> Reply {
@@ -334,6 +368,7 @@ impl FakeNode {
 
     /// The run's process dies without a word, and its values with it (a power cut).
     pub(super) fn power_cut(&self) {
+        *self.sharing.borrow_mut() = None;
         for run in self.runs.borrow_mut().iter_mut() {
             if matches!(run.outcome, Outcome::Running { .. }) {
                 run.outcome = Outcome::Interrupted;
@@ -453,21 +488,24 @@ impl Hand for FakeHand {
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<Received, SshError> {
         let (mut pieces, mut bytes) = (0, 0);
-        for part in missing {
+        let wanted = missing.iter().flat_map(|part| {
+            part.ranges.iter().flat_map(|range| (range.0..range.1).map(|piece| (&part.blob, piece)))
+        });
+        for (blob, piece) in wanted {
             self.travel().await?;
             if self.node.full.get() {
                 let (code, message) = ("AGENT-017".into(), "no room".into());
                 let failure = Some(Failure { code, message, hint: None });
                 return Ok(Received { pieces, bytes, failure });
             }
-            let size = load.index.blob(&part.blob).expect("in the index").size;
+            let size = load.index.blob(blob).expect("in the index").size.min(load.index.piece_size);
             progress(size);
             self.node.wrote();
             if self.node.forgets.get() {
                 continue;
             }
-            self.node.store.borrow_mut().insert((part.blob.clone(), 0));
-            if !self.node.sent.borrow_mut().insert(part.blob.clone()) {
+            self.node.store.borrow_mut().insert((blob.clone(), piece));
+            if !self.node.sent.borrow_mut().insert((blob.clone(), piece)) {
                 self.node.sent_twice.set(self.node.sent_twice.get() + 1);
             }
             pieces += 1;

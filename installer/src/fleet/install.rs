@@ -1,5 +1,7 @@
 //! The order of an install over all nodes: survey, hold, offer, conduct, prove.
 
+use std::net::IpAddr;
+
 use kdc_agent::{
     step::NodePlan,
     wire::{Outcome, Proof, Reply, RequestBody, RunSummary, Surveyed},
@@ -23,6 +25,8 @@ pub struct Job<'a> {
     pub cluster: &'a str,
     /// One plan a node.
     pub plans: &'a [NodePlan],
+    /// Where the nodes reach each other.
+    pub addresses: &'a [IpAddr],
     /// What the nodes' stores are fed from.
     pub load: Load<'a>,
     /// Who works here, for a second installer to read (`ops@laptop pid 4711`).
@@ -103,8 +107,9 @@ pub async fn install<D: Door>(links: &[Link<'_, D>], job: Job<'_>) -> Result<Ins
     let offered =
         each(links.iter().zip(blobs), job.parallel, |(link, blobs)| offer(link, job.load, blobs));
     let lacking = all_or_failures(offered.await).map_err(Stopped::Offering)?;
-    let Job { plans, load, run, parallel, .. } = job;
-    let results = conduct(links, Score { plans, lacking: &lacking, load, run, parallel }).await;
+    let Job { plans, addresses, load, run, parallel, .. } = job;
+    let score = Score { plans, lacking: &lacking, addresses, load, run, parallel };
+    let results = conduct(links, score).await;
     let proved = match &job.promise {
         Some(promise) if results.iter().all(|result| result.end.is_installed()) => {
             Some(prove_now(links, job, promise).await)

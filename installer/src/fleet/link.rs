@@ -29,7 +29,7 @@ pub struct Link<'a, D: Door> {
     hand: Mutex<Option<Rc<D::Hand>>>,
     /// What the hold was taken with; it ends with the session and is taken again with the next.
     hold: RefCell<Option<RequestBody>>,
-    opened_before: Cell<bool>,
+    openings: Cell<u32>,
 }
 
 impl<'a, D: Door> Link<'a, D> {
@@ -40,7 +40,7 @@ impl<'a, D: Door> Link<'a, D> {
             observer,
             hand: Mutex::new(None),
             hold: RefCell::new(None),
-            opened_before: Cell::new(false),
+            openings: Cell::new(0),
         }
     }
 
@@ -52,6 +52,11 @@ impl<'a, D: Door> Link<'a, D> {
     /// Tell what the installer turns to on this node.
     pub fn stage(&self, stage: Stage) {
         self.observer.news(&News::Stage { node: self.node().to_owned(), stage });
+    }
+
+    /// How often it was opened: more than once where the network cut it.
+    pub fn openings(&self) -> u32 {
+        self.openings.get()
     }
 
     /// The observer of this command.
@@ -74,7 +79,7 @@ impl<'a, D: Door> Link<'a, D> {
         loop {
             let error = match self.open_and_hold().await {
                 Ok(hand) => {
-                    if self.opened_before.replace(true) {
+                    if self.openings.replace(self.openings() + 1) > 0 {
                         self.observer.news(&News::Back { node: self.node().to_owned() });
                     }
                     let hand = Rc::new(hand);
@@ -84,7 +89,7 @@ impl<'a, D: Door> Link<'a, D> {
                 Err(error) => error,
             };
             let passes = error.is_link() || self.is_held_by_ourselves(&error);
-            let again = passes && self.opened_before.get();
+            let again = passes && self.openings() > 0;
             if !again || Instant::now() + pause > give_up {
                 return Err(error);
             }

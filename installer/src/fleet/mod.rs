@@ -7,6 +7,7 @@
 //! | **link** | one node for the length of a command: its door, its hand, its hold ([`link::Link`]) |
 //! | **board** | what is known of all runs; says, purely, which value is due to whom ([`board::Board`]) |
 //! | **gate** | a node's run waiting for a value that another node makes possible |
+//! | **swarm** | nodes that feed each other, and the installer that seeds them (`swarm`) |
 //!
 //! The order of an `apply`:
 //!
@@ -14,7 +15,8 @@
 //! facts ─ survey ─┬─ all as wanted ─┬─ proofs on record: nothing to do, nothing written
 //!                 │                 └─ else: hold ─ prove
 //!                 └─ hold ─ offer the index to all ─ each node: feed ─ start its run ─ attach ─ prove
-//!                                  control planes are fed first, then workers
+//!                                  control planes are fed first, then workers; where much is
+//!                                  common to several nodes: all at once, from each other
 //!                                  worker awaits `join`:   MintJoin on a control plane → Provide
 //!                                  control plane awaits `joined`: everyone has joined → Provide
 //! ```
@@ -39,6 +41,7 @@ pub mod install;
 pub mod link;
 pub mod over_ssh;
 pub mod prove;
+mod swarm;
 pub mod take_back;
 #[cfg(test)]
 mod tests;

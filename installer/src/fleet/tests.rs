@@ -4,6 +4,7 @@
 use std::{
     cell::Cell,
     future::Future,
+    net::{IpAddr, Ipv4Addr},
     pin::pin,
     rc::Rc,
     sync::Mutex,
@@ -14,7 +15,7 @@ use kdc_agent::{
     step::{Content, ImageSource, NodePlan, PlannedStep, Step},
     wire::Outcome,
 };
-use kdc_bundles::index::{Blob, Digest, INDEX_VERSION, Index, PIECE_SIZE};
+use kdc_bundles::index::{Blob, Digest, INDEX_VERSION, Index};
 use kdc_profiles::profile::Acceptance;
 
 use super::{
@@ -30,6 +31,8 @@ use crate::{
     show::{News, Observer, Silent, news::Stage},
     ssh::PieceSource,
 };
+
+mod swarm;
 
 struct NoBytes;
 
@@ -61,6 +64,7 @@ struct Site {
     index: Index,
     digest: Digest,
     installs: Cell<u32>,
+    addresses: Vec<IpAddr>,
 }
 
 fn step(id: &str, step: Step, needs: &[&str]) -> PlannedStep {
@@ -73,15 +77,20 @@ fn step(id: &str, step: Step, needs: &[&str]) -> PlannedStep {
 }
 
 impl Site {
+    /// A small bundle: one piece a blob, nothing worth sharing.
     fn new(workers: usize) -> Self {
+        Self::with(workers, 1, 1000)
+    }
+
+    fn with(workers: usize, pieces: u32, piece_size: u64) -> Self {
         let names: Vec<String> = std::iter::once("cp".to_owned())
             .chain((1..=workers).map(|number| format!("w{number}")))
             .collect();
         let mut blobs: Vec<Blob> = (0..3_u8)
             .map(|number| Blob {
                 digest: Digest::of(&[number]),
-                size: 1000,
-                pieces: vec![Digest::of(&[number])],
+                size: piece_size * u64::from(pieces),
+                pieces: vec![Digest::of(&[number]); pieces as usize],
             })
             .collect();
         blobs.sort_by(|a, b| a.digest.cmp(&b.digest));
@@ -89,15 +98,21 @@ impl Site {
             version: INDEX_VERSION,
             name: "test".to_owned(),
             bundle_version: "1".to_owned(),
-            piece_size: PIECE_SIZE,
+            piece_size,
             parameters: std::collections::BTreeMap::new(),
             artifacts: Vec::new(),
             blobs,
         };
         let digest = Digest::of(b"the index");
         let plans = names.iter().map(|name| plan(name, &index, &digest)).collect();
-        let nodes = names.iter().map(|name| FakeNode::new(name)).collect();
-        Self { nodes, plans, index, digest, installs: Cell::default() }
+        let nodes: Vec<_> = names.iter().map(|name| FakeNode::new(name)).collect();
+        for node in &nodes {
+            let counts = index.blobs.iter().map(|blob| (blob.digest.clone(), pieces));
+            *node.pieces.borrow_mut() = counts.collect();
+            *node.others.borrow_mut() = nodes.iter().map(Rc::downgrade).collect();
+        }
+        let addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST); nodes.len()];
+        Self { nodes, plans, index, digest, installs: Cell::default(), addresses }
     }
 
     fn links<'o>(&self, observer: &'o dyn Observer) -> Vec<Link<'o, FakeDoor>> {
@@ -131,13 +146,17 @@ impl Site {
             plan: &self.digest,
             index: &self.digest,
         });
-        let job = Job { cluster, plans, load, holder, run, parallel: 10, promise, consent };
+        let (addresses, parallel) = (&self.addresses[..], 10);
+        let job = Job { cluster, plans, addresses, load, holder, run, parallel, promise, consent };
         install(&self.links(out), job).await
     }
 
     fn is_whole(&self) -> bool {
         // All but the image, which containerd has.
-        let stored = |node: &Rc<FakeNode>| node.store.borrow().len() == self.index.blobs.len() - 1;
+        let (image, files) = self.index.blobs.split_last().expect("blobs");
+        assert_eq!(files.len(), 2, "the image is the last of three: {image:?}");
+        let pieces: usize = files.iter().map(|blob| blob.pieces.len()).sum();
+        let stored = |node: &Rc<FakeNode>| node.store.borrow().len() == pieces;
         self.nodes.iter().all(stored) && self.nodes[1..].iter().all(|node| node.joined.get())
     }
 

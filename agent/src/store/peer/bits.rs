@@ -65,6 +65,17 @@ impl Bits {
         ones(self.words.iter().zip(&other.words).map(|(here, there)| here & there))
     }
 
+    /// Call `each` with those that are set here and there, in order: the innermost loop of a swarm.
+    pub fn for_each_in_both(&self, other: &Self, mut each: impl FnMut(usize)) {
+        for (at, (here, there)) in self.words.iter().zip(&other.words).enumerate() {
+            let mut left = here & there;
+            while left != 0 {
+                each(at * 64 + left.trailing_zeros() as usize);
+                left &= left - 1;
+            }
+        }
+    }
+
     /// Those that are another way there, in order.
     pub fn differences<'b>(&'b self, other: &'b Self) -> impl Iterator<Item = usize> + 'b {
         ones(self.words.iter().zip(&other.words).map(|(here, there)| here ^ there))
@@ -116,6 +127,9 @@ mod tests {
             let (here, there) = (bits(&some), bits(&others));
             prop_assert_eq!(here.ones().collect::<BTreeSet<_>>(), some.clone());
             let both: BTreeSet<usize> = here.ones_in_both(&there).collect();
+            let mut again = BTreeSet::new();
+            here.for_each_in_both(&there, |at| assert!(again.insert(at)));
+            prop_assert_eq!(&both, &again);
             prop_assert_eq!(both, &some & &others);
             let differ: BTreeSet<usize> = here.differences(&there).collect();
             prop_assert_eq!(differ, &some ^ &others);

@@ -126,6 +126,8 @@ struct Flight {
 #[derive(Debug, Clone, Default)]
 struct Neighbour {
     has: Bits,
+    /// Of these, free ones.
+    useful: usize,
     /// Requests under way.
     asked: usize,
 }
@@ -138,6 +140,7 @@ pub struct Picker {
     piece_size: u64,
     /// Wanted, not here, asked of nobody.
     free: Bits,
+    free_slots: usize,
     /// Wanted and not here.
     lacks: Bits,
     missing: usize,
@@ -145,6 +148,7 @@ pub struct Picker {
     holders: Vec<u16>,
     neighbours: Vec<Option<Neighbour>>,
     flights: Vec<Flight>,
+    bytes_under_way: u64,
     /// Pieces that neighbours delivered.
     delivered: u64,
     chance: Chance,
@@ -172,11 +176,13 @@ impl Picker {
             runs,
             piece_size,
             free: lacks.clone(),
+            free_slots: slots,
             lacks,
             missing: slots,
             holders: vec![0; slots],
             neighbours: Vec::new(),
             flights: Vec::new(),
+            bytes_under_way: 0,
             delivered: 0,
             chance: Chance(seed),
         }
@@ -203,9 +209,13 @@ impl Picker {
         let slots = self.holders.len();
         for piece in pieces {
             let Some(slot) = self.slot(piece) else { continue };
-            let known = self.neighbours[neighbour]
-                .get_or_insert_with(|| Neighbour { has: Bits::new(slots), asked: 0 });
+            let known = self.neighbours[neighbour].get_or_insert_with(|| Neighbour {
+                has: Bits::new(slots),
+                useful: 0,
+                asked: 0,
+            });
             if known.has.put(slot, true) {
+                known.useful += usize::from(self.free.get(slot));
                 self.holders[slot] = self.holders[slot].saturating_add(1);
             }
         }
@@ -218,10 +228,7 @@ impl Picker {
         for slot in lost.has.ones() {
             self.holders[slot] = self.holders[slot].saturating_sub(1);
         }
-        let (gone, stay) =
-            self.flights.drain(..).partition::<Vec<_>, _>(|flight| flight.neighbour == neighbour);
-        self.flights = stay;
-        for flight in gone {
+        for flight in self.take_flights(|flight| flight.neighbour == neighbour) {
             self.land(flight.slot);
         }
     }
@@ -229,8 +236,7 @@ impl Picker {
     /// Whether anything more may be under way just now, of whomever.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        let under_way: u64 = self.flights.iter().map(|flight| flight.bytes).sum();
-        under_way == 0 || under_way + self.piece_size <= BYTES_UNDER_WAY
+        self.flights.is_empty() || self.bytes_under_way + self.piece_size <= BYTES_UNDER_WAY
     }
 
     /// The piece to ask of this neighbour now, if any; it is under way until [`Picker::arrived`],
@@ -239,16 +245,18 @@ impl Picker {
     #[must_use]
     pub fn next(&mut self, neighbour: usize) -> Option<Piece> {
         let known = self.neighbours.get(neighbour)?.as_ref()?;
-        if known.asked >= self.requests_to(neighbour) {
+        // What is asked most often comes first: it has nothing for us.
+        if known.useful == 0 && self.free_slots > 0 {
             return None;
         }
-        if !self.has_room() {
+        if !self.has_room() || known.asked >= self.requests_to(neighbour) {
             return None;
         }
         let slot = self.rarest(neighbour).or_else(|| self.end_game(neighbour))?;
         let piece = self.piece(slot)?;
         let bytes = self.length(piece);
-        self.free.put(slot, false);
+        self.set_free(slot, false);
+        self.bytes_under_way += bytes;
         self.flights.push(Flight { slot, neighbour, bytes, since: self.delivered });
         if let Some(Some(known)) = self.neighbours.get_mut(neighbour) {
             known.asked += 1;
@@ -263,14 +271,9 @@ impl Picker {
         if self.lacks.put(slot, false) {
             self.missing -= 1;
         }
-        self.free.put(slot, false);
-        let mut asked = Vec::new();
-        self.flights.retain(|flight| {
-            if flight.slot == slot {
-                asked.push(flight.neighbour);
-            }
-            flight.slot != slot
-        });
+        self.set_free(slot, false);
+        let flights = self.take_flights(|flight| flight.slot == slot);
+        let asked: Vec<usize> = flights.iter().map(|flight| flight.neighbour).collect();
         for neighbour in &asked {
             self.answered(*neighbour);
         }
@@ -283,16 +286,35 @@ impl Picker {
     pub fn failed(&mut self, piece: Piece, neighbour: usize) {
         let Some(slot) = self.slot(piece) else { return };
         let flying = |flight: &Flight| flight.slot == slot && flight.neighbour == neighbour;
-        if let Some(at) = self.flights.iter().position(flying) {
-            self.flights.swap_remove(at);
+        for _ in self.take_flights(flying) {
             self.answered(neighbour);
         }
         if let Some(Some(known)) = self.neighbours.get_mut(neighbour)
             && known.has.put(slot, false)
         {
+            known.useful -= usize::from(self.free.get(slot));
             self.holders[slot] = self.holders[slot].saturating_sub(1);
         }
         self.land(slot);
+    }
+
+    fn set_free(&mut self, slot: usize, free: bool) {
+        if !self.free.put(slot, free) {
+            return;
+        }
+        self.free_slots = if free { self.free_slots + 1 } else { self.free_slots - 1 };
+        for known in self.neighbours.iter_mut().flatten() {
+            if known.has.get(slot) {
+                known.useful = if free { known.useful + 1 } else { known.useful - 1 };
+            }
+        }
+    }
+
+    fn take_flights(&mut self, over: impl Fn(&Flight) -> bool) -> Vec<Flight> {
+        let (taken, stay) = self.flights.drain(..).partition::<Vec<_>, _>(over);
+        self.flights = stay;
+        self.bytes_under_way -= taken.iter().map(|flight| flight.bytes).sum::<u64>();
+        taken
     }
 
     fn answered(&mut self, neighbour: usize) {
@@ -304,7 +326,7 @@ impl Picker {
     /// A request for this slot is over: free again where nobody else is asked and it is not here.
     fn land(&mut self, slot: usize) {
         if self.lacks.get(slot) && !self.flights.iter().any(|flight| flight.slot == slot) {
-            self.free.put(slot, true);
+            self.set_free(slot, true);
         }
     }
 
@@ -323,8 +345,11 @@ impl Picker {
     /// Of the free slots that the neighbour has, one that the fewest have.
     fn rarest(&mut self, neighbour: usize) -> Option<usize> {
         let known = self.neighbours.get(neighbour)?.as_ref()?;
+        if known.useful == 0 {
+            return None;
+        }
         let (mut fewest, mut best, mut equals) = (u16::MAX, None, 0);
-        for slot in self.free.ones_in_both(&known.has) {
+        self.free.for_each_in_both(&known.has, |slot| {
             let holders = self.holders[slot];
             if holders < fewest {
                 (fewest, best, equals) = (holders, Some(slot), 1);
@@ -334,14 +359,14 @@ impl Picker {
                     best = Some(slot);
                 }
             }
-        }
+        });
         best
     }
 
     /// When all that is missing is under way: a piece that is asked of another one only.
     fn end_game(&self, neighbour: usize) -> Option<usize> {
         let has = &self.neighbours.get(neighbour)?.as_ref()?.has;
-        if !self.free.is_empty() {
+        if self.free_slots > 0 {
             return None;
         }
         let asks = |slot: usize| self.flights.iter().filter(move |flight| flight.slot == slot);

@@ -11,6 +11,7 @@ mod gates;
 mod turns;
 
 use std::{
+    net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -26,8 +27,9 @@ use self::turns::Turns;
 use super::{
     Door, Hand, Load,
     board::{Board, Ended},
-    distribute::{Lacking, feed},
+    distribute::Lacking,
     link::Link,
+    swarm::Swarm,
     wrong_answer,
 };
 use crate::{
@@ -97,6 +99,8 @@ pub struct Score<'a> {
     pub plans: &'a [NodePlan],
     /// What each node's store lacks.
     pub lacking: &'a [Lacking],
+    /// Where the nodes reach each other.
+    pub addresses: &'a [IpAddr],
     /// What the stores are fed from.
     pub load: Load<'a>,
     /// Run id for new runs.
@@ -108,6 +112,7 @@ pub struct Score<'a> {
 struct Conductor<'c, 'a, D: Door> {
     links: &'c [Link<'a, D>],
     score: Score<'c>,
+    swarm: Swarm<'c, 'a, D>,
     turns: Mutex<Turns>,
     /// By place: its turn has begun.
     your_turn: Vec<Notify>,
@@ -126,13 +131,18 @@ struct Conductor<'c, 'a, D: Door> {
 /// Feed each node, start (or resume) its run and follow it to its end. Answers in the nodes' order;
 /// a node's failure does not stop the others.
 pub async fn conduct<D: Door>(links: &[Link<'_, D>], score: Score<'_>) -> Vec<NodeResult> {
+    let Score { plans, lacking, addresses, load, parallel, .. } = score;
+    let swarm = Swarm::new(links, load, lacking, addresses, parallel);
+    // Nodes that feed each other are whole all at about the same time: nobody has to wait then.
+    let at_once = if swarm.is_on() { links.len() } else { parallel };
     let conductor = Conductor {
         links,
         score,
-        turns: Mutex::new(Turns::new(score.plans, score.parallel)),
+        swarm,
+        turns: Mutex::new(Turns::new(plans, at_once)),
         your_turn: links.iter().map(|_| Notify::new()).collect(),
         runs: links.iter().map(|_| Mutex::new(score.run.to_owned())).collect(),
-        board: Mutex::new(Board::new(score.plans)),
+        board: Mutex::new(Board::new(plans)),
         changed: Notify::new(),
         gate_errors: Mutex::new(links.iter().map(|_| None).collect()),
         given_up: Notify::new(),
@@ -140,7 +150,7 @@ pub async fn conduct<D: Door>(links: &[Link<'_, D>], score: Score<'_>) -> Vec<No
     };
     conductor.next_turns();
     let all = join_all((0..links.len()).map(|place| conductor.node(place)));
-    let (results, ()) = tokio::join!(all, conductor.gates());
+    let (results, (), ()) = tokio::join!(all, conductor.gates(), conductor.swarm.run());
     results
 }
 
@@ -162,9 +172,9 @@ impl<D: Door> Conductor<'_, '_, D> {
     /// Feed one node, start its run and follow it until it ends, can't go on, or waits in vain.
     async fn node(&self, place: usize) -> NodeResult {
         self.your_turn[place].notified().await;
-        let mut sent_bytes = 0;
-        let started = self.feed_and_start(place, &mut sent_bytes).await;
+        let started = self.feed_and_start(place).await;
         if let Err(end) = &started {
+            self.swarm.leave(place);
             self.ended(place, end);
         }
         // Only now, so that who comes next knows how this one ended.
@@ -182,16 +192,16 @@ impl<D: Door> Conductor<'_, '_, D> {
             }
             Err(end) => end,
         };
+        let sent_bytes = self.swarm.sent_bytes(place);
         NodeResult { end, run: self.run(place), sent_bytes, elapsed: self.began.elapsed() }
     }
 
-    async fn feed_and_start(&self, place: usize, sent_bytes: &mut u64) -> Result<(), NodeEnd> {
+    async fn feed_and_start(&self, place: usize) -> Result<(), NodeEnd> {
         let not_started = |value: &str| NodeEnd::NotStarted { value: value.to_owned() };
         if let Some(value) = self.board().lacks_for_good(place) {
             return Err(not_started(value));
         }
-        let (link, lacking) = (&self.links[place], &self.score.lacking[place]);
-        *sent_bytes = feed(link, self.score.load, lacking).await.map_err(NodeEnd::Unfed)?;
+        self.swarm.fed(place).await.map_err(NodeEnd::Unfed)?;
         if let Some(value) = self.board().lacks_for_good(place) {
             return Err(not_started(value));
         }
