@@ -80,11 +80,13 @@ servers_cpu() {
 # runs there, inside the lab's network.
 operator() {
   local name=$1 address state=/run/kdc-lab/$1 workers=() addresses=()
-  home=$work/home-$1; mkdir -p "$home/.ssh"; cp "$state/known_hosts" "$home/.ssh/"; cp "$state/key" "$home/.ssh/id_ed25519"
+  home=$work/home-$1; rm -rf "$home"; mkdir -p "$home/.ssh"   # the last round's cluster file is not overwritten by init
+  cp "$state/known_hosts" "$home/.ssh/"; cp "$state/key" "$home/.ssh/id_ed25519"
   mapfile -t addresses < <(awk '$1 == "HostName" { print $2 }' "$state/ssh_config")
   for address in "${addresses[@]:1}"; do workers+=(--worker "root@$address"); done
   cd "$home"
-  at "$name" "$bin/kdc-install" init --name bench --control-plane "root@${addresses[0]}" "${workers[@]}" >"$work/init" 2>&1
+  at "$name" "$bin/kdc-install" init --name bench --control-plane "root@${addresses[0]}" "${workers[@]}" >"$work/init" 2>&1 ||
+    { cat "$work/init" >&2; return 1; }
 }
 at() { "$bin/kdc-lab" run "$1" -- env HOME="$home" "${@:2}"; }
 timed_at() { timed "$bin/kdc-lab" run "$1" -- env HOME="$home" "${@:2}"; }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     small_disk::{PAGE as PAGE_BYTES, SmallDisk},
-    wire::piece::PieceHeader,
+    wire::piece::{PIECE_HEADER_BYTES, PieceHeader},
 };
 
 const PIECE: u64 = 8;
@@ -198,6 +198,27 @@ fn a_header_the_index_does_not_allow_is_refused() {
     }
     let cut = receive(&shelf, [0_u8; 5].as_slice());
     assert_eq!(cut.failure.unwrap().code, "AGENT-016");
+}
+
+#[test]
+fn a_stream_cut_at_any_byte_costs_at_most_the_piece_it_was_cut_in() {
+    let all: Vec<u32> = (0..u32::try_from(TEXT.len().div_ceil(PIECE as usize)).unwrap()).collect();
+    let whole = stream(&Site::new().shelf("b1", &[TEXT]), TEXT, &all);
+    for cut in 0..=whole.len() {
+        let site = Site::new();
+        let shelf = site.shelf("b1", &[TEXT]);
+        let received = receive(&shelf, &whole[..cut]);
+        assert!(received.failure.is_some(), "cut at {cut}: the end mark did not come");
+        let missing = shelf.missing(&[Digest::of(TEXT)]).unwrap();
+        let again: Vec<u32> =
+            missing.iter().flat_map(|blob| &blob.ranges).flat_map(|&(from, to)| from..to).collect();
+        let begun = cut.div_ceil(PIECE_HEADER_BYTES + PIECE as usize);
+        let sent_again = again.iter().filter(|piece| (**piece as usize) < begun).count();
+        assert!(sent_again <= 1, "cut at {cut}: {sent_again} pieces are sent again");
+        let resumed = receive(&shelf, &*ended(stream(&shelf, TEXT, &again)));
+        assert_eq!(resumed.failure, None, "cut at {cut}");
+        assert_eq!(read(&shelf, TEXT).unwrap(), TEXT, "cut at {cut}");
+    }
 }
 
 #[test]

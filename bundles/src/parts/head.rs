@@ -13,7 +13,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    index::{Digest, Index, MAX_INDEX_BYTES, check::shown},
+    index::{Digest, MAX_INDEX_BYTES, check::shown},
     parts::geometry,
     signature::MAX_SIGNATURE_BYTES,
 };
@@ -240,7 +240,12 @@ pub(crate) fn payload_start(index_bytes: u64, signature_bytes: u64) -> u64 {
 }
 
 /// What is common to a set of that index and signature; counts and sizes are still to be filled in.
-pub(crate) fn describe(index: &Index, index_bytes: &[u8], signature: &str) -> SetHead {
+#[cfg(feature = "create")]
+pub(crate) fn describe(
+    index: &crate::index::Index,
+    index_bytes: &[u8],
+    signature: &str,
+) -> SetHead {
     SetHead {
         name: index.name.clone(),
         bundle_version: index.bundle_version.clone(),

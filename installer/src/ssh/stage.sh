@@ -12,14 +12,16 @@ uid=$(id -u)
 good() {
   [ -f "$1" ] && [ -x "$1" ] && sum=$(sha256sum <"$1") && [ "${sum%% *}" = "$want" ]
 }
-# Only a directory of our own that nobody else can enter keeps a checked file checked.
+# Only a directory of our own that nobody else can enter keeps a checked file checked: a file there has its name
+# since its digest was right. In memory that is enough; a disk may have lost or damaged it since.
+kept() { if [ "${1%/*/*}" = /dev/shm ]; then [ -f "$1" ] && [ -x "$1" ]; else good "$1"; fi; }
 ours() { [ -d "$1" ] && [ ! -L "$1" ] && [ -O "$1" ] && chmod 700 "$1"; }
 room() { set -- $(df -Pk "$1" 2>/dev/null | tail -n 1); [ "${4:-0}" -gt $((size / 1024 + 64)) ] 2>/dev/null; }
 agent=
 good /usr/local/bin/kdc-agent && agent=/usr/local/bin/kdc-agent
 for base in /dev/shm /var/tmp /tmp "$HOME"; do
   dir=$base/kdc-$uid
-  [ -z "$agent" ] && ours "$dir" && good "$dir/agent-$want" && agent=$dir/agent-$want
+  [ -z "$agent" ] && ours "$dir" && kept "$dir/agent-$want" && agent=$dir/agent-$want
 done
 if [ -z "$agent" ]; then
   why= place=

@@ -33,6 +33,22 @@ async fn staging_takes_the_first_directory_that_may_execute_and_has_room() {
 }
 
 #[tokio::test]
+async fn a_staged_copy_on_a_disk_that_changed_since_is_not_started_but_sent_anew() {
+    let mounts = vec![("/dev/shm", "noexec")];
+    let server = Sshd::start(&Options { mounts, ..Options::default() }).unwrap();
+    let target = target(reach(&server));
+    works(&target).await;
+    let folder = format!("/proc/{}/root/var/tmp/kdc-0", server.pid());
+    let staged = fs_err::read_dir(folder).unwrap().next().unwrap().unwrap().path();
+    let good = fs_err::read(&staged).unwrap();
+    fs_err::write(&staged, b"#!/bin/sh\nsleep 60\n").unwrap();
+    let session = open(&target).await.unwrap();
+    assert!(session.uploaded(), "the damaged copy is not used");
+    session.close().await;
+    assert_eq!(fs_err::read(&staged).unwrap(), good);
+}
+
+#[tokio::test]
 async fn a_directory_that_someone_else_prepared_is_not_used() {
     let prepare = "mkdir /dev/shm/kdc-0 && chown ops /dev/shm/kdc-0\nln -s /tmp /var/tmp/kdc-0\n";
     let options = Options { prepare: prepare.to_owned(), ..Options::default() };
