@@ -38,6 +38,7 @@ pub mod registry;
 
 pub use cache::Cache;
 pub use create::{Observer, Output, Silent, Summary, Work, create, create_locked};
+pub use debian::close_over as debian_closure;
 pub use fetch::{FetchError, FetchOptions, Fetcher, Mirror};
 pub use lock::{LockRequest, definition_digest, lock};
 pub use problem::{CreateError, LockError, Problem};

@@ -265,6 +265,59 @@ fn a_machine_that_is_out_of_file_descriptors_is_told_as_its_own_fault() {
     assert!(said.starts_with("error[KDC-001]: kdc-install can't work here\ncause: "), "{said}");
 }
 
+const DEFINITION: &str = "\
+apiVersion: kdc.dev/v1
+kind: BundleDefinition
+metadata: {name: site, version: \"1\"}
+artifacts:
+- {name: tool, kind: binary, platform: linux/amd64, source: {url: {url: \"file://SHARED/tool\"}}}
+- {name: settings, kind: file, source: {folder: settings}}
+- {name: note, kind: file, source: {path: note.txt}}
+";
+
+#[test]
+fn two_builders_who_share_only_definition_lock_and_key_make_the_same_bytes() {
+    let (shared, one, other) = (Desk::new(), Desk::new(), Desk::new());
+    shared.write("tool", "#!/bin/sh\necho tool\n");
+    let definition = DEFINITION.replace("SHARED", &shared.0.path().display().to_string());
+    let files =
+        [("settings/b", "B"), ("settings/a/ä", "A"), ("note.txt", "n"), ("site.yaml", &definition)];
+    // Written in the other order, years apart.
+    for (desk, year, reverse) in [(&one, 2020, false), (&other, 2031, true)] {
+        fs_err::create_dir_all(desk.path("settings/a")).unwrap();
+        let mut order: Vec<_> = files.iter().collect();
+        if reverse {
+            order.reverse();
+        }
+        for (name, text) in order {
+            desk.write(name, text);
+            let touched = std::process::Command::new("touch")
+                .args(["-d", &format!("{year}-01-02")])
+                .arg(desk.path(name))
+                .status();
+            assert!(touched.unwrap().success());
+        }
+    }
+    assert_eq!(one.run(&["bundle", "key", "new", "-o", "site.key", "--unencrypted"]).0, 0);
+    let (code, _, said) = one.run(&["bundle", "lock", "-f", "site.yaml"]);
+    assert_eq!(code, 0, "{said}");
+    for name in ["site.key", "site.lock.yaml"] {
+        fs_err::copy(one.path(name), other.path(name)).unwrap();
+    }
+    let program = built("kdc-install").unwrap();
+    let create =
+        format!("{} bundle create -f site.yaml -o kdc.bundle --key site.key", program.display());
+    let here = "umask 022; export TZ=UTC LC_ALL=C";
+    let there = "umask 077; export TZ=Asia/Tokyo LC_ALL=de_DE.UTF-8";
+    for (desk, place) in [(&one, here), (&other, there)] {
+        let (code, _, said) =
+            desk.run_program(Path::new("/bin/sh"), &["-c", &format!("{place}; exec {create}")]);
+        assert_eq!(code, 0, "{said}");
+    }
+    let bytes = |desk: &Desk| fs_err::read(desk.path("kdc.bundle")).unwrap();
+    assert!(bytes(&one) == bytes(&other), "the bundles differ");
+}
+
 #[test]
 fn init_writes_a_file_that_check_understands() {
     let desk = Desk::new();

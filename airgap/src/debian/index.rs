@@ -138,10 +138,15 @@ fn package(stanza: &Stanza, archive: usize) -> Result<Package, String> {
     if name.is_empty() || name.len() > 128 || !name.bytes().all(letters) {
         return Err(format!("`{}` is no package's name", name.escape_debug()));
     }
+    let version = needed("version")?;
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".+~:-".contains(&byte);
+    if version.is_empty() || version.len() > 256 || !version.bytes().all(fits) {
+        return Err(format!("`{}` is no version of `{name}`", version.escape_debug()));
+    }
     let digest = format!("sha256:{}", needed("sha256")?);
     Ok(Package {
         name: name.into(),
-        version: needed("version")?.into(),
+        version: version.into(),
         machine: needed("architecture")?.into(),
         priority: field(stanza, "priority").unwrap_or("optional").into(),
         file: file.into(),
@@ -191,6 +196,7 @@ mod tests {
             (stanza("").replace("Size: 7", "Size: -7"), "no size"),
             (stanza("").replace(&"a".repeat(64), "12"), "not a digest"),
             (stanza("").replace("pool/t", "../../etc"), "no place"),
+            (stanza("").replace("Version: ", "Version: 1 | other "), "is no version"),
             (stanza("").replace("Package: tool", "Package: ../tool"), "no package's name"),
             (stanza("").replace("Filename: pool/t/tool_1.0.deb\n", ""), "no `filename`"),
             (format!("X: {}\n", "y".repeat(2 << 20)), "too long"),

@@ -52,6 +52,27 @@ pub(crate) struct Resolved {
     pub(crate) size: u64,
 }
 
+/// What `include` comes to in the documents of one archive, whose signatures are somebody else's affair: names with
+/// versions, sorted. It fetches nothing: for whoever has the documents.
+///
+/// # Errors
+/// In words: a document that makes no sense, or everything that can't be had.
+pub fn close_over(
+    release: &str,
+    packages: &[u8],
+    include: &[String],
+) -> Result<Vec<(String, String)>, Vec<String>> {
+    let one = |what: String| vec![what];
+    let release = Release::parse(release, "stable", SystemTime::UNIX_EPOCH).map_err(one)?;
+    for index in release.indexes("main", "amd64").map_err(one)? {
+        let _ = release.place(&index);
+    }
+    let packages = index::read(packages, "amd64", 0).map_err(one)?;
+    let universe = Universe::new(packages, "amd64").map_err(one)?;
+    let chosen = universe.close(include, &Default::default())?;
+    Ok(chosen.iter().map(|one| (one.name.to_string(), one.version.to_string())).collect())
+}
+
 /// What Debian calls the machine of a platform.
 fn machine(platform: &str) -> Result<&'static str, String> {
     Ok(match platform {

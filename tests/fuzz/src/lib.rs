@@ -37,6 +37,7 @@ pub const TARGETS: &[Target] = &[
     ("part", part),
     ("tar", tar),
     ("oci", oci),
+    ("debian", debian),
 ];
 
 /// Bytes read of anything that claims to be large.
@@ -232,6 +233,22 @@ pub fn oci(data: &[u8]) {
         }
     }
     look_into(folder.path());
+}
+
+/// What a Debian archive publishes, and what is asked of it, parted by zero bytes: `Release`, `Packages`, a package a line.
+pub fn debian(data: &[u8]) {
+    let mut parts = data.splitn(3, |byte| *byte == 0);
+    let mut next = || parts.next().unwrap_or_default();
+    let (release, packages, include) = (next(), next(), next());
+    let Ok(release) = std::str::from_utf8(release) else { return };
+    let include = String::from_utf8_lossy(include);
+    let include: Vec<String> = include.lines().take(16).map(str::to_owned).collect();
+    let Ok(chosen) = kdc_airgap::debian_closure(release, packages, &include) else { return };
+    assert!(chosen.is_sorted() && chosen.windows(2).all(|two| two[0].0 != two[1].0), "{chosen:?}");
+    // What was chosen needs nothing else.
+    let all: Vec<String> =
+        chosen.iter().map(|(name, version)| format!("{name} (= {version})")).collect();
+    assert_eq!(kdc_airgap::debian_closure(release, packages, &all).as_ref(), Ok(&chosen));
 }
 
 fn look_into(path: &Path) {

@@ -30,3 +30,15 @@ fn every_target_has_a_corpus_and_a_program() {
         assert!(manifest.contains(&format!("path = \"targets/{name}.rs\"")), "{name}");
     }
 }
+
+#[test]
+fn the_archive_that_fuzzing_starts_from_resolves() {
+    let seed = fs_err::read_to_string(corpus().join("debian/seed")).unwrap();
+    let mut parts = seed.splitn(3, '\0');
+    let mut next = || parts.next().unwrap();
+    let (release, packages, include) = (next(), next(), next());
+    let include: Vec<String> = include.lines().map(str::to_owned).collect();
+    let chosen = kdc_airgap::debian_closure(release, packages.as_bytes(), &include).unwrap();
+    let names: Vec<&str> = chosen.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["app", "base", "exim", "lib"]);
+}

@@ -55,6 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     put("oci", "seed", documents(1).as_bytes())?;
     put("oci", "seed-deep", documents(100).as_bytes())?;
     put("tar", "seed", &layout_tar(folder.path())?)?;
+    put("debian", "seed", archive().as_bytes())?;
     Ok(())
 }
 
@@ -87,6 +88,33 @@ fn index(contents: &BTreeMap<Digest, Vec<u8>>) -> Result<Index, Box<dyn Error>> 
         artifacts,
         blobs,
     })
+}
+
+/// An archive with every kind of relation, for [`kdc_fuzz::debian`].
+fn archive() -> String {
+    let digest = Digest::of(b"").hex().to_owned();
+    let mut text = format!(
+        "Suite: stable\nCodename: stable\nDate: Thu, 01 Jan 1970 00:00:00 UTC\nArchitectures: amd64 all\n\
+         Acquire-By-Hash: yes\nSHA256:\n {digest} 9 main/binary-amd64/Packages.xz\n"
+    );
+    text.push('\0');
+    for (name, version, rest) in [
+        (
+            "app",
+            "1:2.0-1~deb12u1",
+            "Depends: lib (>= 1.0), mta | app-data:any\nBreaks: lib (<< 0.5)\n",
+        ),
+        ("lib", "1.2+b1", "Pre-Depends: base\nConflicts: old\nProvides: lib-api (= 3)\n"),
+        ("exim", "4", "Provides: mta\nDepends: lib-api (>= 2)\n"),
+        ("app-data", "2", "Depends:\n"),
+        ("base", "12.4", "Priority: required\n"),
+    ] {
+        text.push_str(&format!(
+            "Package: {name}\nVersion: {version}\nArchitecture: amd64\nFilename: pool/{name}.deb\nSize: 1\n\
+             SHA256: {digest}\n{rest}Description: of {name}\n more of it\n\n"
+        ));
+    }
+    text + "\0app (>= 2)\nbase"
 }
 
 /// An image behind that many indexes, for [`kdc_fuzz::oci`].
