@@ -14,6 +14,7 @@ pub mod check;
 pub mod daemon;
 pub mod facts;
 pub mod host;
+pub mod image_name;
 pub mod journal;
 pub mod run;
 pub mod serve;

@@ -71,7 +71,7 @@ enum Command {
         #[arg(long, default_value_t = peer::PEER_PORT, hide = true)]
         port: u16,
     },
-    /// Keep the routes between the nodes' pods (kdc-agent.service calls this).
+    /// Serve this node's images, keep the routes between pods (kdc-agent.service calls this).
     Daemon,
     /// What kdc's checks see on this node. Changes nothing.
     Facts {
@@ -164,14 +164,13 @@ fn carry_out(id: &str) -> anyhow::Result<ExitCode> {
     let directory = run_directory(&places, id)?;
     let notes = NoteWriter::begin(&places.volatile, id);
     let plan = told(&notes, &host, run::load_plan(&directory))?;
-    let store = Store::system();
-    let shelf = store.shelf(&plan.index);
+    let shelf = Store::system().shelf(&plan.index);
     if let Err(error) = &shelf {
         // Steps that need no content can still be done; the others say what they miss.
         tracing::warn!(%error, "no content on this node");
     }
     let blobs: &dyn BlobSource = shelf.as_ref().map_or(&EmptyShelf, |shelf| shelf);
-    let telling = Telling { store: &store, notes: &notes, plan: Some(&plan) };
+    let telling = Telling { notes: &notes };
     let stop = run::stop_on_signals().context("can't listen to signals")?;
     let values = FileValues::of_run(&host, id);
     let ended = run::execute(&directory, &host, blobs, &values, &telling, &stop);
@@ -188,13 +187,12 @@ fn take_back(id: &str) -> anyhow::Result<ExitCode> {
     let (host, places) = (SystemHost::new(), Places::system());
     run::check_run_id(id)?;
     let notes = NoteWriter::begin(&places.volatile, id);
-    let store = Store::system();
     // Undo needs nothing of it, and the disk it fills may be the reason for the undo.
-    match store.prune(&std::collections::BTreeSet::new()) {
+    match Store::system().prune(&std::collections::BTreeSet::new()) {
         Ok(bytes) => tracing::info!(bytes, "the store was emptied"),
         Err(error) => tracing::warn!(%error, "the store stays as it is"),
     }
-    let telling = Telling { store: &store, notes: &notes, plan: None };
+    let telling = Telling { notes: &notes };
     let stop = run::stop_on_signals().context("can't listen to signals")?;
     let values = FileValues::of_run(&host, id);
     let ended = run::undo(&places.runs, id, &host, &EmptyShelf, &values, &telling, &stop);

@@ -125,6 +125,8 @@ fn three_fresh_servers_become_a_cluster_and_then_themselves_again() {
     assert_not_shown(&generated_secrets(&servers[0]), &servers, &operator, &shown);
 
     nothing_to_do(&operator, &servers);
+    images_are_kept_once(&servers);
+    a_removed_image_comes_back_and_an_unknown_one_is_refused_at_once(&servers);
     let outside = capture.stop().unwrap();
     assert!(outside.is_empty(), "packets left the lab: {outside:#?}");
     a_pod_that_reaches_outside_is_told(&operator, &servers[0]);
@@ -134,6 +136,59 @@ fn three_fresh_servers_become_a_cluster_and_then_themselves_again() {
     assert_as_before(&before, &servers);
     let outside = capture.stop().unwrap();
     assert!(outside.is_empty(), "packets left the lab: {outside:#?}");
+}
+
+const CTR: &str = "ctr --namespace k8s.io";
+
+/// Compressed in the store, unpacked in containerd, and pinned. Manifests and configurations are small.
+fn images_are_kept_once(servers: &[LightServer]) {
+    for server in servers {
+        let content =
+            "cd /var/lib/containerd/io.containerd.content.v1.content/blobs; find . -type f";
+        assert!(sh(server, content).lines().count() >= 8, "manifests and configurations are there");
+        let large = sh(server, &format!("{content} -size +64k"));
+        assert_eq!(large, "", "layers are in containerd's content too");
+        let layers = "find /var/lib/kdc/store/blobs -size +1M | wc -l";
+        assert!(sh(server, layers).trim().parse::<u32>().unwrap() >= 4, "the store has none");
+        let listed = sh(server, &format!("{CTR} images ls | grep -v -e @ -e ^sha256: -e ^REF"));
+        assert!(listed.lines().count() >= 4, "{listed}");
+        for image in listed.lines() {
+            assert!(image.contains("io.cri-containerd.pinned=pinned"), "{image}");
+        }
+    }
+}
+
+/// From loopback, since there is no way out; nobody outside is asked, not even for a name, and the capture sees that.
+fn a_removed_image_comes_back_and_an_unknown_one_is_refused_at_once(servers: &[LightServer]) {
+    let (control_plane, worker) = (&servers[0], &servers[1]);
+    sh(worker, "crictl rmi docker.io/kdc/busybox:1 && ! crictl inspecti docker.io/kdc/busybox:1");
+    let on_worker = |name: &str, image: &str| {
+        let overrides =
+            format!(r#"{{"apiVersion":"v1","spec":{{"nodeName":"{}"}}}}"#, worker.name());
+        let words = "--restart=Never --image-pull-policy=Always";
+        let pod = format!("run {name} --image={image} {words} --overrides '{overrides}'");
+        kubectl(control_plane, &format!("{pod} -- sleep 1000"));
+    };
+    on_worker("again", "kdc/busybox:1");
+    kubectl(control_plane, "wait pod again --for=condition=Ready --timeout=60s");
+    for (name, image) in [("unknown", "docker.io/kdc/unknown:1"), ("foreign", "quay.io/no/such:1")]
+    {
+        on_worker(name, image);
+        let events = format!(
+            "get events --field-selector involvedObject.name={name},reason=Failed -o jsonpath='{{.items[*].message}}'"
+        );
+        let began = std::time::Instant::now();
+        let told = loop {
+            let told = kubectl(control_plane, &events);
+            if told.contains("not found") {
+                break told;
+            }
+            assert!(began.elapsed() < Duration::from_secs(15), "the kubelet says: {told}");
+            std::thread::sleep(Duration::from_millis(200));
+        };
+        assert!(told.contains(image), "{told}");
+    }
+    kubectl(control_plane, "delete pod again unknown foreign --grace-period=0 --force");
 }
 
 /// What the bridge's capture would see, kdc proves by itself: with the pod, and where to.

@@ -1,7 +1,9 @@
-//! `kdc-agent.service`: keeps the routes between the nodes' pod ranges (`cni: host-routes`).
+//! `kdc-agent.service`: serves this node's images to its containerd ([`registry`]), and keeps the
+//! routes between the nodes' pod ranges (`cni: host-routes`). Each goes by a file of its own, and
+//! rests while that is not there.
 //!
-//! A dumb driver around the pure [`routes`]: every few seconds it reads `routes.json` and the
-//! kernel's own table, and changes only what differs. What it put there is on record in
+//! For the routes it is a dumb driver around the pure [`routes`]: every few seconds it reads `routes.json`
+//! and the kernel's own table, and changes only what differs. What it put there is on record in
 //! `/run/kdc/routes-applied.json` *before* it is put there, so that it can be taken away again: when
 //! a peer goes, and wholly when `routes.json` goes ([`settle`] does that for the step's undo too).
 //! When the daemon ends, everything stays: running workloads must not notice.
@@ -9,12 +11,19 @@
 //! Pod traffic that leaves the cluster's pod range is masqueraded by a chain of our own
 //! (`KDC-MASQ`). The bridge plugin's `ipMasq` would do so for peers' pods too and hide who calls.
 
+pub mod registry;
 pub mod routes;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use self::routes::{Action, Route, RoutesFile, decide, parse_kernel_routes, wanted};
-use crate::host::{Attributes, Host, HostError, Program};
+use self::{
+    registry::Keeper,
+    routes::{Action, Route, RoutesFile, decide, parse_kernel_routes, wanted},
+};
+use crate::{
+    host::{Attributes, Host, HostError, Program},
+    store::peer::{PeerError, Standing},
+};
 
 /// What the daemon is told.
 pub const ROUTES_PATH: &str = "/etc/kdc/routes.json";
@@ -32,7 +41,8 @@ const PERIOD: Duration = Duration::from_secs(3);
 /// Rounds between two looks at the masquerade rule, which cost a program each.
 const ROUNDS_A_MASQUERADE: u32 = 10;
 
-/// The unit's text. Nothing in it needs more than the right to change routes and rules.
+/// The unit's text. Nothing in it needs more than the right to change routes and rules, and to listen
+/// on a port that is root's.
 #[must_use]
 pub fn unit() -> &'static str {
     include_str!("kdc-agent.service")
@@ -56,6 +66,9 @@ pub enum DaemonError {
     /// A file or program failed.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// Content can't be shared with other nodes.
+    #[error(transparent)]
+    Sharing(PeerError),
     /// The runtime or a signal handler failed.
     #[error("the daemon can't listen to signals")]
     Signals(#[from] std::io::Error),
@@ -69,6 +82,7 @@ impl DaemonError {
             Self::RoutesFile { .. } => "AGENT-050",
             Self::KernelRoutes { .. } => "AGENT-051",
             Self::Host(_) => "AGENT-052",
+            Self::Sharing(error) => error.code(),
             Self::Signals(_) => "AGENT-053",
         }
     }
@@ -81,7 +95,7 @@ impl DaemonError {
                 Some("run `kdc-install apply` again: it writes the file anew".to_owned())
             }
             Self::Host(error) => error.hint(),
-            Self::KernelRoutes { .. } | Self::Signals(_) => None,
+            Self::KernelRoutes { .. } | Self::Sharing(_) | Self::Signals(_) => None,
         }
     }
 }
@@ -240,7 +254,8 @@ fn remove_masquerade(host: &dyn Host) -> Result<(), DaemonError> {
 }
 
 /// Run until SIGTERM or SIGINT. SIGHUP starts a round at once. A failed round is told in the status
-/// and tried again; the watchdog is fed after every round, since a round that ended is life.
+/// and tried again; the watchdog is fed after every round, since a round that ended is life. Who
+/// waits for the unit to be started finds routes and images as the files want them, or told why not.
 ///
 /// # Errors
 /// When signals can't be listened to.
@@ -252,16 +267,13 @@ pub async fn run(host: &dyn Host) -> Result<(), DaemonError> {
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     );
-    let mut round = 0_u32;
+    let (mut round, mut keeper, mut sharing) = (0_u32, Keeper::system(), Standing::system());
     loop {
+        let images = keeper.settle(host);
         let settled = settle_round(host, round.is_multiple_of(ROUNDS_A_MASQUERADE));
-        let status = match &settled {
-            Ok(settled) => format!("{} routes kept", settled.kept),
-            Err(error) => format!("error[{}]: {error}", error.code()),
-        };
-        if let Err(error) = &settled {
-            tracing::warn!(code = error.code(), %error, "routes");
-        }
+        let routes = settled.map(|settled| Some(format!("{} routes kept", settled.kept)));
+        let shared = sharing.settle().map_err(DaemonError::Sharing);
+        let status = in_words(&[routes, images, shared]);
         let states =
             [NotifyState::Ready, NotifyState::Watchdog, NotifyState::Status(status.as_str())];
         if let Err(cause) = sd_notify::notify(&states) {
@@ -271,10 +283,22 @@ pub async fn run(host: &dyn Host) -> Result<(), DaemonError> {
         tokio::select! {
             () = tokio::time::sleep(PERIOD) => {}
             _ = hangup.recv() => round = 0,
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return keeper.stop(host),
+            _ = interrupt.recv() => return keeper.stop(host),
         }
     }
+}
+
+/// How the parts of a round came out, for the unit's status.
+fn in_words(parts: &[Result<Option<String>, DaemonError>]) -> String {
+    let said = parts.iter().filter_map(|part| match part {
+        Ok(said) => said.clone(),
+        Err(error) => {
+            tracing::warn!(code = error.code(), %error, "a round failed");
+            Some(format!("error[{}]: {error}", error.code()))
+        }
+    });
+    said.collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
@@ -324,7 +348,7 @@ mod tests {
             "ExecStart=/usr/local/bin/kdc-agent daemon",
             "Restart=on-failure",
             "WatchdogSec=60",
-            "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW",
+            "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_RAW",
             "NoNewPrivileges=yes",
             "ProtectSystem=strict",
         ] {

@@ -247,8 +247,8 @@ pub fn now_unix_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// As OCI names it.
-fn platform() -> &'static str {
+/// This machine's platform, as OCI names it.
+pub(crate) fn platform() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "linux/amd64",
         "aarch64" => "linux/arm64",

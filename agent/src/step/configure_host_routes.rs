@@ -13,8 +13,12 @@ use super::{
     change::{Change, Context, StepError},
     firewall::{self, Rules},
     snapshot::{PathState, look, put_file, restore, restore_owned_directory},
+    systemd::{look_at, systemctl},
 };
-use crate::host::{Host, HostError, Program};
+use crate::{
+    daemon,
+    host::{Host, HostError, Program},
+};
 
 /// CNI's configuration; the number puts it before others.
 const CNI_CONF: &str = "/etc/cni/net.d/10-kdc.conflist";
@@ -115,15 +119,25 @@ impl Change for ConfigureHostRoutes<'_> {
 
     fn apply(&self, context: &Context<'_>, _before: &Before) -> Result<(), StepError> {
         put_file(context.host, ROUTES, &mut self.routes().as_bytes(), 0o644)?;
-        put_file(context.host, CNI_CONF, &mut self.cni().as_bytes(), 0o644)
+        put_file(context.host, CNI_CONF, &mut self.cni().as_bytes(), 0o644)?;
+        if look_at(context.host, daemon::UNIT_NAME)?.active {
+            // At once, and not only in its next round; where it fails that does it.
+            context.host.run(&systemctl(["reload", "--", daemon::UNIT_NAME]))?;
+        }
+        Ok(())
     }
 
     fn undo(&self, context: &Context<'_>, before: &Before) -> Result<(), StepError> {
         let host = context.host;
         restore(context, CNI_CONF, &before.cni)?;
         restore(context, ROUTES, &before.routes)?;
+        if look_at(host, daemon::UNIT_NAME)?.active {
+            // It may be in the middle of a round that still knows the file. One that does not start
+            // again is none that could be in our way.
+            host.run(&systemctl(["restart", "--", daemon::UNIT_NAME]))?;
+        }
         // Without the file the daemon's own round takes away the routes and rules it has on record.
-        crate::daemon::settle(host).map_err(|error| StepError::Refused {
+        daemon::settle(host).map_err(|error| StepError::Refused {
             what: error.to_string(),
             hint: "remove the routes to the peers' pod ranges by hand".to_owned(),
         })?;

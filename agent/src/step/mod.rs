@@ -13,7 +13,6 @@ mod containerd;
 mod create_directory;
 mod disable_swap;
 mod firewall;
-mod import_images;
 mod init_control_plane;
 mod install_packages;
 mod install_unit;
@@ -22,6 +21,7 @@ mod kubeadm;
 pub(crate) mod kubectl;
 mod load_kernel_module;
 mod open_firewall;
+mod pull_images;
 mod remove_file;
 mod set_node_labels;
 mod set_sysctl;
@@ -177,9 +177,17 @@ pub enum Step {
         /// Absolute directory.
         target: String,
     },
-    /// Import images into containerd's `k8s.io` namespace, pinned against garbage collection.
+    /// Have containerd pull images, by name, from this node's own registry; pinned against garbage
+    /// collection.
+    PullImages {
+        /// The index whose images the registry serves.
+        index: Digest,
+        /// Images.
+        images: Vec<ImageSource>,
+    },
+    /// What plans had before [`Step::PullImages`]: told and taken back as that, in no new plan.
     ImportImages {
-        /// Images, each fed to containerd as a stream; no archive is written.
+        /// Images.
         images: Vec<ImageSource>,
     },
     /// Write containerd's configuration (keeping what stood there for undo) and restart it.
@@ -192,6 +200,10 @@ pub enum Step {
         systemd_cgroup: bool,
         /// Needed where root lacks `CAP_SYS_RESOURCE`.
         restrict_oom_score_adj: bool,
+        /// Registries (`registry.k8s.io`, `_default` for all others) whose images come from this
+        /// node's own registry, and from nowhere else.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        registries: Vec<String>,
     },
     /// Let ports in through the host's own firewall, if it has one that is active.
     OpenFirewall {
@@ -252,7 +264,9 @@ impl Step {
     #[must_use]
     pub fn blobs(&self) -> Vec<&Digest> {
         match self {
-            Self::ImportImages { images } => images.iter().flat_map(|image| &image.blobs).collect(),
+            Self::PullImages { images, .. } | Self::ImportImages { images } => {
+                images.iter().flat_map(|image| &image.blobs).collect()
+            }
             Self::InstallPackages { packages } => {
                 packages.iter().map(|package| &package.digest).collect()
             }
@@ -333,18 +347,23 @@ fn change_of(step: &Step) -> Box<dyn change::AnyChange + '_> {
         Step::UnpackArchive { digest, target } => {
             Box::new(unpack_archive::UnpackArchive { digest, target })
         }
-        Step::ImportImages { images } => Box::new(import_images::ImportImages { images }),
+        Step::PullImages { index, images } => {
+            Box::new(pull_images::PullImages { index: Some(index), images })
+        }
+        Step::ImportImages { images } => Box::new(pull_images::PullImages { index: None, images }),
         Step::OpenFirewall { ports } => Box::new(open_firewall::OpenFirewall { ports }),
         Step::ConfigureContainerd {
             sandbox_image,
             cni_bin_dir,
             systemd_cgroup,
             restrict_oom_score_adj,
+            registries,
         } => Box::new(configure_containerd::ConfigureContainerd {
             sandbox_image,
             cni_bin_dir,
             systemd_cgroup: *systemd_cgroup,
             restrict_oom_score_adj: *restrict_oom_score_adj,
+            registries,
         }),
         Step::ConfigureHostRoutes { pod_cidr, cluster_cidr, service_cidr, peers } => {
             Box::new(configure_host_routes::ConfigureHostRoutes {

@@ -37,7 +37,7 @@ use std::{
 };
 
 use kdc_bundles::{
-    index::{Blob, Digest, Index},
+    index::{Artifact, ArtifactKind, Blob, Digest, Index},
     keys::TrustedKeys,
     signature::{SignatureError, verify_index},
 };
@@ -169,26 +169,6 @@ impl Store {
         Ok(freed)
     }
 
-    /// Remove these complete blobs; returns the bytes freed. Those that are not there are no error.
-    ///
-    /// # Errors
-    /// When a file can't be removed.
-    pub fn forget(&self, blobs: &[Digest]) -> Result<u64, StoreError> {
-        let mut freed = 0;
-        for blob in blobs {
-            let path = self.blob_path(blob);
-            match fs_err::metadata(&path) {
-                Ok(meta) => {
-                    freed += meta.len();
-                    fs_err::remove_file(&path)?;
-                }
-                Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}
-                Err(cause) => return Err(cause.into()),
-            }
-        }
-        Ok(freed)
-    }
-
     fn blob_path(&self, blob: &Digest) -> PathBuf {
         self.root.join("blobs/sha256").join(blob.hex())
     }
@@ -240,6 +220,17 @@ impl Shelf {
     #[must_use]
     pub fn digest(&self) -> &Digest {
         &self.digest
+    }
+
+    /// The same content, but of its images only those for this platform and those for every one.
+    #[must_use]
+    pub fn with_images_of(mut self, platform: &str) -> Self {
+        let fits = |artifact: &Artifact| {
+            artifact.kind != ArtifactKind::Image
+                || artifact.platform.as_deref().is_none_or(|of| of == platform)
+        };
+        Arc::make_mut(&mut self.index).artifacts.retain(fits);
+        self
     }
 
     /// A reader over a complete blob that proves each piece before it hands out a byte of it.

@@ -78,7 +78,6 @@ fn bare_needs(site: &Site, seen: &Seen, name: &str, root: bool) -> Needs {
     let facts = seen.facts.get(name);
     let platform = facts.map(|facts| facts.platform.clone());
     let system = facts.and_then(|facts| facts.os.value().cloned());
-    let ports = role.and_then(|role| host.ports.get(&role)).cloned();
     Needs {
         cluster: cluster.name.clone(),
         root,
@@ -86,7 +85,7 @@ fn bare_needs(site: &Site, seen: &Seen, name: &str, root: bool) -> Needs {
         systems: system.into_iter().collect(),
         cpus: minimum.map_or(1, |minimum| minimum.cpus),
         memory_bytes: minimum.map_or(0, |minimum| minimum.memory_mib.saturating_mul(1 << 20)),
-        ports: ports.unwrap_or_default(),
+        ports: role.map(|role| plan::ports(host, role)).unwrap_or_default(),
         modules: host.modules.clone(),
         disables_swap: cluster.settings.disable_swap,
         host_routes: cluster.network.cni == "host-routes",

@@ -32,7 +32,7 @@ mod sizes;
 pub use error::PlanError;
 pub use render::{render, summary};
 pub use saved::{Drift, SavedPlanError};
-pub use sizes::needs;
+pub use sizes::{needs, ports};
 
 use crate::distribution::{kubeadm::ClusterFacts, parameters::Parameters};
 

@@ -1,13 +1,17 @@
 //! The steps of one node, in phases: host, runtime, images, network, kubernetes, finish.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kdc_agent::{
-    daemon,
+    daemon::{
+        self,
+        registry::{REGISTRY_PATH, RegistryFile},
+    },
     facts::{CgroupVersion, Facts},
-    step::{Condition, ImageSource, PackageSource, PlannedStep, Step},
+    image_name::ImageName,
+    step::{Condition, Content, ImageSource, PackageSource, PlannedStep, Step},
 };
-use kdc_bundles::index::Artifact;
+use kdc_bundles::index::{Artifact, ArtifactKind, Index};
 use kdc_profiles::cluster::{Node, Role};
 use serde::Serialize;
 
@@ -54,7 +58,7 @@ pub(super) fn steps(
     list.phase = "runtime";
     runtime_steps(&mut list, context, node, facts, selection)?;
     list.phase = "images";
-    list.push("images", Step::ImportImages { images: images(selection) });
+    image_steps(&mut list, context, selection);
     list.phase = "network";
     network_steps(&mut list, context, node)?;
     list.phase = "kubernetes";
@@ -138,6 +142,7 @@ fn runtime_steps(
         cni_bin_dir: parameters.cni_bin_dir.clone(),
         systemd_cgroup: cgroup_of(facts, &node.name)? == CgroupVersion::V2,
         restrict_oom_score_adj: facts.cap_sys_resource.value() == Some(&false),
+        registries: registries(context.inputs.index),
     };
     list.push("containerd-config", step);
     list.push("containerd-state", unit_state(containerd::UNIT_NAME, Some(true)));
@@ -210,6 +215,35 @@ fn packages(
     selection.packages.iter().filter(fits).map(source).collect()
 }
 
+/// Every registry that an image of the bundle names, and `_default`: what the bundle lacks is refused
+/// by the node itself, at once, and nobody outside is asked for it.
+fn registries(index: &Index) -> Vec<String> {
+    let images = index.artifacts.iter().filter(|one| one.kind == ArtifactKind::Image);
+    let names = images.filter_map(|image| ImageName::parse(&image.name));
+    let registries: BTreeSet<String> = names.map(|name| name.registry).collect();
+    registries.into_iter().chain(["_default".to_owned()]).collect()
+}
+
+/// The node serves its own images, and containerd pulls them.
+fn image_steps(list: &mut List, context: &Context<'_>, selection: &Selection<'_>) {
+    let index = context.inputs.index_digest;
+    let step = Step::WriteFile {
+        path: REGISTRY_PATH.to_owned(),
+        mode: 0o644,
+        content: Content::Text(RegistryFile { index: index.clone() }.to_text()),
+    };
+    list.push("registry", step);
+    let step = Step::InstallUnit {
+        unit: daemon::UNIT_NAME.to_owned(),
+        content: daemon::unit().to_owned(),
+        drop_ins: BTreeMap::new(),
+    };
+    list.push("agent-unit", step);
+    list.push("agent-state", unit_state(daemon::UNIT_NAME, Some(true)));
+    let step = Step::PullImages { index: index.clone(), images: images(selection) };
+    list.push("images", step);
+}
+
 fn images(selection: &Selection<'_>) -> Vec<ImageSource> {
     let source = |image: &&Artifact| ImageSource {
         name: image.name.clone(),
@@ -230,13 +264,6 @@ fn network_steps(list: &mut List, context: &Context<'_>, node: &Node) -> Result<
         peers,
     };
     list.push("host-routes", step);
-    let step = Step::InstallUnit {
-        unit: daemon::UNIT_NAME.to_owned(),
-        content: daemon::unit().to_owned(),
-        drop_ins: BTreeMap::new(),
-    };
-    list.push("agent-unit", step);
-    list.push("agent-state", unit_state(daemon::UNIT_NAME, Some(true)));
     Ok(())
 }
 

@@ -85,7 +85,7 @@ fn why(phase: &str) -> &'static str {
     match phase {
         "host" => "make the server fit for containers, and place the agent",
         "runtime" => "containerd and the Kubernetes programs from the bundle",
-        "images" => "so that nothing is ever pulled",
+        "images" => "from this node's own store, so that nothing is ever asked for outside",
         "network" => "pods reach pods on other nodes",
         "kubernetes" => "make or join the cluster",
         "finish" => "wait until it is whole, label nodes, install components",
@@ -119,9 +119,9 @@ pub fn summary(step: &Step) -> String {
             format!("{boot}{now} {unit}")
         }
         Step::UnpackArchive { target, .. } => format!("unpack below {target}"),
-        Step::ImportImages { images } => {
+        Step::PullImages { images, .. } | Step::ImportImages { images } => {
             let names: Vec<&str> = images.iter().map(|image| image.name.as_str()).collect();
-            format!("import {} images: {}", names.len(), shorten(&names, 4))
+            format!("pull {} images: {}", names.len(), shorten(&names, 4))
         }
         Step::ConfigureContainerd { sandbox_image, systemd_cgroup, .. } => {
             let driver = if *systemd_cgroup { "systemd" } else { "cgroupfs" };

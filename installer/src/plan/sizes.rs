@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kdc_agent::{check::Needs, facts};
+use kdc_agent::{check::Needs, daemon::registry::REGISTRY_PORT, facts};
 use kdc_bundles::index::{ArtifactKind, Digest, Index};
+use kdc_profiles::{cluster::Role, profile::HostNeeds};
 
 use super::{Inputs, PlanError, facts_of, select::Selection};
 use crate::distribution::parameters::Parameters;
 
-/// An image in containerd: its blobs once more, and its layers unpacked to about three times that.
-const IMAGE_FACTOR: u64 = 4;
+/// An image in containerd: its layers unpacked to about three times their compressed size.
+const IMAGE_FACTOR: u64 = 3;
 
 /// A package installed takes about four times its archive, and dpkg unpacks beside what it replaces.
 const PACKAGE_FACTOR: u64 = 5;
@@ -32,19 +33,25 @@ pub(super) fn sum(index: &Index, blobs: &[Digest]) -> Result<u64, PlanError> {
     blobs.iter().map(size).try_fold(0_u64, |sum, size| Ok(sum.saturating_add(size?)))
 }
 
-/// Most bytes below each path: the store keeps every blob while images and packages unpack.
+/// Most bytes below each path: the store keeps every blob while images and packages unpack, and
+/// containerd holds the blobs of the image that it pulls until it has unpacked them.
 pub(super) fn peak_disk(
     index: &Index,
     selection: &Selection<'_>,
 ) -> Result<BTreeMap<String, u64>, PlanError> {
     let store = sum(index, &selection.blobs())?;
     let images = sum(index, &Selection::blobs_of(&selection.images))?;
+    let pulled = selection.images.iter().map(|image| sum(index, &image.blobs));
+    let largest = pulled.collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or(0);
     let packages = sum(index, &Selection::blobs_of(&selection.packages))?;
     let binaries = sum(index, &Selection::blobs_of(&selection.binaries))?
         .saturating_add(sum(index, &selection.agent.blobs)?);
     let mut peak = BTreeMap::from([
         ("/var/lib/kdc".to_owned(), store),
-        ("/var/lib/containerd".to_owned(), images.saturating_mul(IMAGE_FACTOR)),
+        (
+            "/var/lib/containerd".to_owned(),
+            images.saturating_mul(IMAGE_FACTOR).saturating_add(largest),
+        ),
         ("/usr".to_owned(), packages.saturating_mul(PACKAGE_FACTOR)),
         ("/usr/local/bin".to_owned(), binaries),
     ]);
@@ -77,7 +84,7 @@ pub fn needs(inputs: &Inputs<'_>, node_name: &str, root: bool) -> Result<Needs, 
         memory_bytes: minimum.map_or(0, |minimum| minimum.memory_mib.saturating_mul(MIB)),
         disk_bytes: BTreeMap::new(),
         inodes: BTreeMap::new(),
-        ports: host.ports.get(&node.role).cloned().unwrap_or_default(),
+        ports: ports(host, node.role),
         modules: host.modules.clone(),
         programs: Vec::new(),
         disables_swap: inputs.cluster.settings.disable_swap,
@@ -95,6 +102,14 @@ pub fn needs(inputs: &Inputs<'_>, node_name: &str, root: bool) -> Result<Needs, 
     needs.disk_bytes.insert("/var/lib".to_owned(), spare);
     needs.programs = programs(&selection);
     Ok(needs)
+}
+
+/// Ports that must be free: the profile's for this role, and the one of the node's own registry,
+/// which nobody else may reach.
+#[must_use]
+pub fn ports(host: &HostNeeds, role: Role) -> Vec<String> {
+    let listed = host.ports.get(&role).into_iter().flatten().cloned();
+    listed.chain([format!("{REGISTRY_PORT}/tcp")]).collect()
 }
 
 /// Platforms that the bundle has an agent for.

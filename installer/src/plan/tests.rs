@@ -63,7 +63,7 @@ fn every_blob_a_step_names_is_sent_and_nothing_else() {
                 Step::InstallPackages { packages } => {
                     named.extend(packages.iter().map(|package| package.digest.clone()));
                 }
-                Step::ImportImages { images } => {
+                Step::PullImages { images, .. } => {
                     named.extend(images.iter().flat_map(|image| image.blobs.clone()));
                 }
                 _ => {}
@@ -165,7 +165,7 @@ fn a_worker_gets_no_image_of_the_control_plane() {
     let images = |name: &str| -> Vec<String> {
         let steps = &plan.node(name).expect(name).plan.steps;
         let images = steps.iter().find_map(|step| match &step.step {
-            Step::ImportImages { images } => Some(images),
+            Step::PullImages { images, .. } => Some(images),
             _ => None,
         });
         images.expect("images").iter().map(|image| image.name.clone()).collect()

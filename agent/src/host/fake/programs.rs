@@ -1,8 +1,6 @@
 //! The programs of the fake machine: as much of the real ones' behaviour as steps rely on.
 
-use std::io::Read;
-
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Node, Tree, names_in};
 use crate::host::{Attributes, Kind, Output, Program, parent};
@@ -21,6 +19,14 @@ fn files_of(package: &str) -> &'static [&'static str] {
 
 const ALWAYS: &[&str] =
     &["dpkg", "dpkg-query", "systemctl", "modprobe", "swapoff", "swapon", "ip", "umount", "ufw"];
+
+/// What the daemon is told to serve, and what it says that it serves.
+const TOLD: &str = "/etc/kdc/registry.json";
+const SERVED: &str = "/run/kdc/registry.json";
+
+/// Images in containerd, and those that the node's registry has: name → digest of the manifest.
+const IMAGES: &str = "/var/lib/containerd/images";
+const REGISTRY: &str = "/@registry";
 
 const WANTS: &str = "/etc/systemd/system/multi-user.target.wants";
 
@@ -86,7 +92,8 @@ pub(super) fn run(
         }
         "ufw" => ufw(tree, &args),
         "containerd" => Output::ok("containerd github.com/containerd/containerd 1.6.20 x\n"),
-        "ctr" => ctr(tree, &args, input, during),
+        "ctr" => ctr(tree, &args),
+        "crictl" if args.contains(&"pull") => pull(tree, last, during),
         "nft" => nft(tree, &args),
         "iptables-save" => Output::ok(text(tree, "/@iptables")),
         "iptables-restore" => {
@@ -179,7 +186,7 @@ fn systemctl(tree: &mut Tree, args: &[&str]) -> Output {
                 if has(tree, &active) { "active" } else { "inactive" },
             ));
         }
-        "daemon-reload" | "reset-failed" => {}
+        "daemon-reload" | "reset-failed" | "reload" => {}
         _ if !loaded => return Output::failed(5, "Unit not found"),
         "enable" => {
             put(tree, &link, files[0].as_str());
@@ -194,8 +201,21 @@ fn systemctl(tree: &mut Tree, args: &[&str]) -> Output {
                 put(tree, "/var/lib/containerd/meta", "");
                 put(tree, "/run/containerd/containerd.sock", "");
             }
+            if unit == "kdc-agent.service" {
+                // Its two files have one field of one name.
+                remove(tree, SERVED);
+                if has(tree, TOLD) {
+                    let told = text(tree, TOLD);
+                    put(tree, SERVED, &told);
+                }
+            }
         }
-        "stop" => remove(tree, &active),
+        "stop" => {
+            remove(tree, &active);
+            if unit == "kdc-agent.service" {
+                remove(tree, SERVED);
+            }
+        }
         _ => return Output::failed(1, "unknown verb"),
     }
     Output::ok("")
@@ -223,49 +243,52 @@ fn ufw(tree: &mut Tree, args: &[&str]) -> Output {
     Output::ok("")
 }
 
-fn ctr(tree: &mut Tree, args: &[&str], input: &[u8], during: bool) -> Output {
+fn image(name: &str) -> String {
+    format!("{IMAGES}/{}", name.replace('/', "|"))
+}
+
+fn ctr(tree: &mut Tree, args: &[&str]) -> Output {
     if !has(tree, "/@active/containerd.service") {
         return Output::failed(1, "no socket");
     }
-    const AT: &str = "/var/lib/containerd/images";
-    let place = |name: &str| format!("{AT}/{}", name.replace('/', "|"));
     let last = args.last().copied().unwrap_or_default();
     if args.contains(&"list") && args.contains(&"images") {
         let mut all = "REF TYPE DIGEST SIZE PLATFORMS LABELS\n".to_owned();
-        for name in names_in(tree, AT) {
-            let value = text(tree, &format!("{AT}/{name}"));
+        for name in names_in(tree, IMAGES) {
+            let value = text(tree, &format!("{IMAGES}/{name}"));
             all.push_str(&format!("{} t {value}\n", name.replace('|', "/")));
         }
         return Output::ok(all);
     }
-    if args.contains(&"import") {
-        let mut archive = tar::Archive::new(input);
-        for entry in archive.entries().expect("a tar") {
-            let mut entry = entry.expect("an entry");
-            if entry.path_bytes().as_ref() == b"index.json" {
-                let mut index = String::new();
-                entry.read_to_string(&mut index).expect("a text");
-                let index: Value = serde_json::from_str(&index).expect("JSON");
-                let manifest = &index["manifests"][0];
-                let name = manifest["annotations"]["io.containerd.image.name"].as_str();
-                let digest = manifest["digest"].as_str().expect("a digest");
-                if !during {
-                    put(tree, &place(name.expect("a name")), &format!("{digest} 1 -"));
-                }
-            }
-        }
-    } else if let Some(at) = args.iter().position(|arg| *arg == "label") {
-        let path = place(args[at + 1]);
-        let value = text(tree, &path).replace(" -", &format!(" {last}"));
+    if let Some(at) = args.iter().position(|arg| *arg == "label") {
+        let path = image(args[at + 1]);
+        let value = format!("{},{last}", text(tree, &path));
         put(tree, &path, &value);
     } else if args.contains(&"tag") {
-        let from = text(tree, &place(args[args.len() - 2]));
-        put(tree, &place(last), &from);
+        let from = text(tree, &image(args[args.len() - 2]));
+        put(tree, &image(last), &from);
     } else if args.contains(&"remove") {
-        remove(tree, &place(last));
-        if names_in(tree, AT).is_empty() {
-            remove(tree, AT);
+        let names = args.iter().skip_while(|arg| **arg != "remove").skip(1);
+        for name in names.filter(|name| **name != "--sync") {
+            remove(tree, &image(name));
         }
+        if names_in(tree, IMAGES).is_empty() {
+            remove(tree, IMAGES);
+        }
+    }
+    Output::ok("")
+}
+
+/// CRI's pull: the image by its name, by its digest, and by its id.
+fn pull(tree: &mut Tree, name: &str, during: bool) -> Output {
+    let digest = text(tree, &format!("{REGISTRY}/{}", name.replace('/', "|")));
+    if !has(tree, "/@active/containerd.service") || !has(tree, SERVED) || digest.is_empty() {
+        return Output::failed(1, "not found");
+    }
+    let repository = name.rsplit_once(':').map_or(name, |(repository, _)| repository);
+    let names = [name.to_owned(), format!("sha256:1d-{digest}"), format!("{repository}@{digest}")];
+    for name in names.iter().take(if during { 1 } else { 3 }) {
+        put(tree, &image(name), &format!("{digest} 1 io.cri-containerd.image=managed"));
     }
     Output::ok("")
 }

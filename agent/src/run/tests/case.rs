@@ -11,6 +11,10 @@ use kdc_bundles::index::Digest;
 
 use super::super::{Observer, Outcome, RunError, create, execute, undo};
 use crate::{
+    daemon::{
+        self,
+        registry::{REGISTRY_PATH, RegistryFile},
+    },
     host::{HostError, fake::FakeHost},
     step::{
         BlobError, BlobSource, Condition, Content, ImageSource, NodePlan, PackageSource,
@@ -75,6 +79,14 @@ fn archive() -> Vec<u8> {
     zipped.finish().unwrap()
 }
 
+/// The manifest of both images.
+const MANIFEST: &[u8] = br#"{"layers":[]}"#;
+
+/// Whose images the node serves.
+fn index() -> Digest {
+    Digest::of(b"")
+}
+
 pub(super) struct Case {
     pub(super) plan: NodePlan,
     pub(super) blobs: Blobs,
@@ -98,7 +110,7 @@ impl Case {
         let packages = ["containerd", "iptables", "nftables"]
             .map(|name| package(name, blob(name.as_bytes())))
             .to_vec();
-        let manifest = blob(br#"{"layers":[]}"#);
+        let manifest = blob(MANIFEST);
         let images = ["k8s.gcr.io/pause:3.2", "docker.io/lab/x:1"].map(|name| ImageSource {
             name: name.to_owned(),
             manifest: manifest.clone(),
@@ -133,11 +145,13 @@ impl Case {
                     cni_bin_dir: text("/usr/lib/cni"),
                     systemd_cgroup: false,
                     restrict_oom_score_adj: true,
+                    registries: vec![text("k8s.gcr.io"), text("_default")],
                 },
             ),
             ("archive", Step::UnpackArchive { digest: blob(&archive()), target: text("/opt/k") }),
             ("kubeadm", place("kubeadm")),
             ("kubectl", place("kubectl")),
+            ("crictl", place("crictl")),
             (
                 "unit",
                 Step::InstallUnit {
@@ -150,7 +164,31 @@ impl Case {
                 "unit-state",
                 Step::SetUnitState { unit: text("kubelet.service"), enabled: true, active: None },
             ),
-            ("images", Step::ImportImages { images: images.to_vec() }),
+            (
+                "registry",
+                Step::WriteFile {
+                    path: text(REGISTRY_PATH),
+                    mode: 0o644,
+                    content: Content::Text(RegistryFile { index: index() }.to_text()),
+                },
+            ),
+            (
+                "agent-unit",
+                Step::InstallUnit {
+                    unit: text(daemon::UNIT_NAME),
+                    content: text("[Service]\n"),
+                    drop_ins: BTreeMap::new(),
+                },
+            ),
+            (
+                "agent-state",
+                Step::SetUnitState {
+                    unit: text(daemon::UNIT_NAME),
+                    enabled: true,
+                    active: Some(true),
+                },
+            ),
+            ("images", Step::PullImages { index: index(), images: images.to_vec() }),
             (
                 "routes",
                 Step::ConfigureHostRoutes {
@@ -171,7 +209,7 @@ impl Case {
         let plan = NodePlan {
             node: "n1".to_owned(),
             cluster: "c".to_owned(),
-            index: Digest::of(b""),
+            index: index(),
             steps: planned.collect(),
         };
         Self { plan, blobs: Blobs(blobs) }
@@ -202,6 +240,9 @@ impl Case {
         host.plant("/@ufw/22|tcp", "");
         host.plant("/var/lib/kdc/store/x", "");
         host.plant("/run/kdc/hold", "");
+        for name in ["k8s.gcr.io|pause:3.2", "docker.io|lab|x:1"] {
+            host.plant(&format!("/@registry/{name}"), Digest::of(MANIFEST).as_str());
+        }
         host
     }
 

@@ -283,3 +283,68 @@ fn a_run_on_a_full_disk_changes_nothing_it_has_not_written_down() {
     }
     assert!(stopped_at.len() > 3, "always at the same place: {stopped_at:?}");
 }
+
+/// From before nodes served their own images; the blank states are as that kdc wrote them.
+#[test]
+fn a_run_that_imported_its_images_is_still_told_and_taken_back() {
+    const PLAN: &str = include_str!("../../../tests/fixtures/run/imported/plan.json");
+    let plan: NodePlan = serde_json::from_str(PLAN).unwrap();
+    assert_eq!(plan.digest().unwrap(), Digest::of(PLAN.as_bytes()), "its journal would not fit");
+    let (runs, host) = (directory(), Case::host());
+    for path in ["/usr/bin/ctr", "/etc/systemd/system/containerd.service"] {
+        host.plant(path, "");
+    }
+    let start = host.tree();
+    let run = create(runs.path(), "r1", &plan).unwrap();
+    let mut journal = journal::Journal::open(&run).unwrap();
+    let begun = |step: &str, before: serde_json::Value| Entry::Begun {
+        step: step.to_owned(),
+        before: serde_json::from_value(before).unwrap(),
+    };
+    let done = |step: &str| Entry::Done { step: step.to_owned() };
+    let missing = || serde_json::json!({"was": "missing", "parents": []});
+    let owned = ["/var/lib/containerd", "/etc/containerd", "/run/containerd"];
+    let owned: serde_json::Map<_, _> =
+        owned.iter().map(|path| ((*path).to_owned(), missing())).collect();
+    let before = serde_json::json!({
+        "major": 1, "minor": 6, "file": {"was": "missing", "parents": ["/etc/containerd"]},
+        "active": false, "answers": false, "owned": owned,
+    });
+    let opened = Entry::Opened {
+        version: journal::JOURNAL_VERSION,
+        run: "r1".to_owned(),
+        cluster: "c".to_owned(),
+        node: "n1".to_owned(),
+        plan: plan.digest().unwrap(),
+        agent: "0.1.0".to_owned(),
+    };
+    let images = serde_json::json!({"images": {}});
+    for entry in [
+        opened,
+        begun("containerd-config", before),
+        done("containerd-config"),
+        begun("images", images),
+        done("images"),
+        Entry::Ended { outcome: Outcome::Finished { changed: 2, found: 0 } },
+    ] {
+        journal.append(1, entry).unwrap();
+    }
+    drop(journal);
+    host.plant("/@active/containerd.service", "");
+    host.plant("/etc/containerd/config.toml", "version = 2\n");
+    let manifest = plan.index.as_str();
+    for name in ["k8s.gcr.io|pause:3.2", "sha256:1d"] {
+        host.plant(&format!("/var/lib/containerd/images/{name}"), &format!("{manifest} 1 -"));
+    }
+
+    let listed = list(runs.path()).unwrap();
+    assert!(listed[0].in_force, "{listed:?}");
+    let outcome = Case::control_plane().undo(runs.path(), &host).unwrap();
+    assert!(matches!(outcome, Outcome::Undone { .. }), "{outcome:?}");
+    let removed = host
+        .calls()
+        .iter()
+        .any(|call| call.contains("images remove --sync k8s.gcr.io/pause:3.2 sha256:1d"));
+    assert!(removed, "{:?}", host.calls());
+    assert_eq!(differences(&start, &host.tree()), [""; 0]);
+}

@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use kdc_bundles::index::{Artifact, ArtifactKind, Digest, Index};
 use serde_json::json;
 
+use crate::image_name::ImageName;
+
 /// Media type of the lists made here.
 const IMAGE_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
@@ -180,25 +182,8 @@ fn host_part(host: &str) -> String {
 /// `registry.k8s.io/pause:3.10` → `registry.k8s.io/pause`, `3.10`. Without tag it is `latest`, with a
 /// digest alone it has none.
 fn repository_and_tag(image: &str) -> Option<(String, Option<String>)> {
-    let (name, digest) = match image.split_once('@') {
-        Some((name, digest)) => (name, Some(digest)),
-        None => (image, None),
-    };
-    let (name, tag) = match name.rsplit_once(':') {
-        Some((before, tag)) if !tag.contains('/') => (before, Some(tag.to_owned())),
-        _ => (name, None),
-    };
-    let is_host = |part: &str| part.contains(['.', ':']) || part == "localhost";
-    let name = match name.split_once('/') {
-        Some((host, path)) if is_host(host) => {
-            let host = host_part(host);
-            let official = host == "docker.io" && !path.contains('/');
-            if official { format!("{host}/library/{path}") } else { format!("{host}/{path}") }
-        }
-        Some(_) => format!("docker.io/{name}"),
-        None => format!("docker.io/library/{name}"),
-    };
-    let tag = tag.or_else(|| digest.is_none().then(|| "latest".to_owned()));
+    let ImageName { registry, path, tag, .. } = ImageName::parse(image)?;
+    let name = format!("{}/{path}", host_part(&registry));
     let good = is_name(&name) && tag.as_deref().is_none_or(is_tag);
     good.then_some((name, tag))
 }

@@ -42,13 +42,6 @@ impl FakeNode {
         false
     }
 
-    /// Blobs that it will not fetch any more.
-    pub(super) fn want_no_more(&self, blobs: impl Fn(&Digest) -> bool) {
-        if let Some(share) = &mut *self.sharing.borrow_mut() {
-            share.wants.retain(|blob| !blobs(blob));
-        }
-    }
-
     pub(super) fn answer_sharing(
         &self,
         session: u64,
