@@ -1,5 +1,10 @@
 //! What an install takes of a server's disk: at its peak, and what stays. For servers with a disk of a fixed size.
-#![expect(clippy::print_stdout, reason = "a figure, for who keeps them")]
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "it tells a figure, and insists on what it needs"
+)]
+#![expect(unreachable_pub, reason = "each test has its own copy of this module")]
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
