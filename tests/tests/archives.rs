@@ -1,6 +1,8 @@
 //! A bundle whose runtime is upstream's kind: containerd, the CNI plugins and crictl in compressed archives, runc and
 //! the kubelet as bare programs, and no package that would bring a unit, a directory or a configuration.
 
+#![expect(clippy::unwrap_used, reason = "what a test needs, it insists on")]
+
 #[path = "kit/disk.rs"]
 mod disk;
 mod kit;
