@@ -6,7 +6,7 @@
 //! - [`differ`]: what differs on a server between two moments.
 //! - [`operator::Operator`]: who runs `kdc-install` there, with a bundle, a key and a cluster file.
 //! - [`workspace`]: the programs under test, as the sources are now. [`program`]: other programs.
-//! - [`sshd::Sshd`]: a real sshd on loopback, where a lab would be too much.
+//! - [`sshd::Sshd`]: a real sshd on loopback, where a lab would be too much. [`far::Far`]: the same, far away.
 //!
 //! ```no_run
 //! use kdc_tests::lab::{Lab, Wanted};
@@ -20,6 +20,7 @@
 //! ```
 
 pub mod differ;
+pub mod far;
 pub mod lab;
 pub mod machine;
 pub mod operator;
