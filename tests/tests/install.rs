@@ -162,6 +162,8 @@ fn images_are_kept_once(servers: &[LightServer]) {
 fn a_removed_image_comes_back_and_an_unknown_one_is_refused_at_once(servers: &[LightServer]) {
     let (control_plane, worker) = (&servers[0], &servers[1]);
     sh(worker, "crictl rmi docker.io/kdc/busybox:1 && ! crictl inspecti docker.io/kdc/busybox:1");
+    // A worker was never sent this one: the control plane gives it.
+    sh(worker, "crictl pull k8s.gcr.io/kube-scheduler:v1.20.2");
     let on_worker = |name: &str, image: &str| {
         let overrides =
             format!(r#"{{"apiVersion":"v1","spec":{{"nodeName":"{}"}}}}"#, worker.name());
