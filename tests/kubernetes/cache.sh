@@ -7,6 +7,11 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/kdc
 # shellcheck source=versions.sh
 . "$HERE/versions.sh"
+case ${KDC_RELEASE:-} in
+  '') ;;
+  next) . "$HERE/next.sh" ;;
+  *) echo "KDC_RELEASE is \`next\` or nothing" >&2; exit 2 ;;
+esac
 
 export KDC_STARTED=${KDC_STARTED:-$EPOCHSECONDS}   # one clock for all scripts of a run
 say() { printf '[%4d s] %s\n' $((EPOCHSECONDS - KDC_STARTED)) "$*" >&2; }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""images.py PROGRAMS DEBS FOLDER: the images of the lab's clusters, as one OCI layout in FOLDER.
+"""images.py PROGRAMS DEBS VERSION FOLDER: the images of the lab's clusters, as one OCI layout in FOLDER.
 
 Layers are plain tars: their bytes are the same whichever zlib is about, and a lab's link is faster than gzip.
 The names are those that `kubeadm config images list` prints for this version."""
@@ -9,7 +9,7 @@ import sys
 
 from layout import Layout, tree
 
-PREFIX, VERSION = "k8s.gcr.io", "v1.20.2"
+PREFIX = "k8s.gcr.io"
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LIBRARIES = "lib/x86_64-linux-gnu"
 ACCOUNTS = {
@@ -44,7 +44,7 @@ def proxy(debs, program):
     return files | ACCOUNTS | {"run": ("folder", 0o755), "usr/local/bin/kube-proxy": program}
 
 
-def main(programs, debs, folder):
+def main(programs, debs, version, folder):
     """Adds every image and says how large it is."""
     layout = Layout(folder)
 
@@ -55,8 +55,8 @@ def main(programs, debs, folder):
 
     for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler"):
         at = f"usr/local/bin/{name}"
-        image(f"{PREFIX}/{name}:{VERSION}", ACCOUNTS | {at: f"{programs}/{name}"}, "/" + at)
-    image(f"{PREFIX}/kube-proxy:{VERSION}", proxy(debs, f"{programs}/kube-proxy"), "/usr/local/bin/kube-proxy")
+        image(f"{PREFIX}/{name}:{version}", ACCOUNTS | {at: f"{programs}/{name}"}, "/" + at)
+    image(f"{PREFIX}/kube-proxy:{version}", proxy(debs, f"{programs}/kube-proxy"), "/usr/local/bin/kube-proxy")
     etcd = {f"usr/local/bin/{name}": f"{debs}/root/usr/bin/{name}" for name in ("etcd", "etcdctl")}
     image(f"{PREFIX}/etcd:3.4.13-0", etcd | dynamic(debs) | ACCOUNTS, "/usr/local/bin/etcd")
     image(f"{PREFIX}/coredns:1.7.0", ACCOUNTS | {"coredns": f"{programs}/coredns"}, "/coredns")
@@ -66,4 +66,4 @@ def main(programs, debs, folder):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    main(*sys.argv[1:5])

@@ -9,20 +9,59 @@ use std::{
     io::{self, BufRead},
 };
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// No shorter chunk, but the last.
-const MIN_BYTES: usize = 4 * 1024;
+/// The start of a chunk's sha256: enough to tell chunks apart where nobody means harm. Somebody who
+/// means it gets an update that makes nothing: what is made is proved by its whole digest.
+pub(super) type ChunkDigest = u64;
 
-/// No longer chunk.
-pub(super) const MAX_BYTES: usize = 64 * 1024;
+/// How fine to cut: one place in two to the power of this ends a chunk, none before a fourth and none
+/// after sixteen times of that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub(super) struct Fineness(u32);
 
-/// One place in 16 Ki ends a chunk, so with the minimum chunks have 20 KiB on average.
-const MASK: u64 = ((1 << 14) - 1) << 40;
+impl Fineness {
+    /// Chunks of 20 KiB on average.
+    pub(super) const COARSE: Self = Self(14);
 
-/// The first half of a chunk's sha256: enough to tell chunks apart; whatever is made of them is
-/// proved by its whole digest.
-pub(super) type ChunkDigest = [u8; 16];
+    /// Chunks of 640 bytes on average: finer, and a list of them is no longer small beside the content.
+    pub(super) const FINEST: Self = Self(9);
+
+    /// As fine as possible, with so few chunks that `bytes` have no more than about a million.
+    pub(super) fn for_content(bytes: u64) -> Self {
+        let chunk = (bytes >> 20).max(1).next_power_of_two().ilog2();
+        Self(chunk.clamp(Self::FINEST.0, Self::COARSE.0))
+    }
+
+    fn least(self) -> usize {
+        1 << (self.0 - 2)
+    }
+
+    fn most(self) -> usize {
+        1 << (self.0 + 4)
+    }
+
+    fn mask(self) -> u64 {
+        ((1 << self.0) - 1) << 40
+    }
+}
+
+impl TryFrom<u32> for Fineness {
+    type Error = String;
+
+    fn try_from(bits: u32) -> Result<Self, String> {
+        let known = (Self::FINEST.0..=Self::COARSE.0).contains(&bits);
+        known.then_some(Self(bits)).ok_or_else(|| format!("chunks as fine as {bits} are not known"))
+    }
+}
+
+impl From<Fineness> for u32 {
+    fn from(fineness: Fineness) -> Self {
+        fineness.0
+    }
+}
 
 /// One chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,9 +85,15 @@ const GEAR: [u64; 256] = {
     table
 };
 
-/// Cuts a stream and hands each chunk on.
-pub(super) fn cut(content: &mut impl BufRead, mut take: impl FnMut(Chunk)) -> io::Result<()> {
-    let (mut start, mut pending, mut hash) = (0_u64, Vec::with_capacity(MAX_BYTES), 0_u64);
+/// Cuts a stream that begins at `start`, and hands each chunk on.
+pub(super) fn cut(
+    content: &mut impl BufRead,
+    mut start: u64,
+    fineness: Fineness,
+    mut take: impl FnMut(Chunk),
+) -> io::Result<()> {
+    let (least, most, mask) = (fineness.least(), fineness.most(), fineness.mask());
+    let (mut pending, mut hash) = (Vec::with_capacity(most), 0_u64);
     loop {
         let input = content.fill_buf()?;
         if input.is_empty() {
@@ -59,14 +104,14 @@ pub(super) fn cut(content: &mut impl BufRead, mut take: impl FnMut(Chunk)) -> io
             used += 1;
             hash = (hash << 1).wrapping_add(GEAR[usize::from(*byte)]);
             let length = pending.len() + used;
-            if (length >= MIN_BYTES && hash & MASK == 0) || length >= MAX_BYTES {
+            if (length >= least && hash & mask == 0) || length >= most {
                 break;
             }
         }
         pending.extend_from_slice(&input[..used]);
         content.consume(used);
-        let full = pending.len() >= MAX_BYTES;
-        if full || (pending.len() >= MIN_BYTES && hash & MASK == 0) {
+        let full = pending.len() >= most;
+        if full || (pending.len() >= least && hash & mask == 0) {
             take(chunk(start, &pending));
             start += pending.len() as u64;
             pending.clear();
@@ -80,23 +125,23 @@ pub(super) fn cut(content: &mut impl BufRead, mut take: impl FnMut(Chunk)) -> io
 }
 
 fn chunk(start: u64, bytes: &[u8]) -> Chunk {
-    let mut digest = ChunkDigest::default();
-    digest.copy_from_slice(&Sha256::digest(bytes)[..16]);
-    Chunk { start, length: bytes.len() as u32, digest }
+    let mut digest = [0; 8];
+    digest.copy_from_slice(&Sha256::digest(bytes)[..8]);
+    Chunk { start, length: bytes.len() as u32, digest: u64::from_le_bytes(digest) }
 }
 
 /// The chunks of several bases, to be found by digest.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    chunks: Vec<(usize, Chunk)>,
-    by_digest: HashMap<ChunkDigest, usize>,
+    chunks: Vec<(u32, Chunk)>,
+    by_digest: HashMap<ChunkDigest, u32>,
 }
 
 impl Known {
     /// Adds chunks of base number `base`, in order.
     pub(super) fn add(&mut self, base: usize, chunk: Chunk) {
-        self.by_digest.entry(chunk.digest).or_insert(self.chunks.len());
-        self.chunks.push((base, chunk));
+        self.by_digest.entry(chunk.digest).or_insert(self.chunks.len() as u32);
+        self.chunks.push((base as u32, chunk));
     }
 
     /// The place of an equal chunk; of several the one that follows `previous`.
@@ -106,12 +151,14 @@ impl Known {
             known.digest == chunk.digest && known.length == chunk.length
         };
         let next = previous.map(|place| place + 1).filter(|place| *place < self.chunks.len());
-        next.filter(same).or_else(|| self.by_digest.get(&chunk.digest).copied().filter(same))
+        next.filter(same)
+            .or_else(|| self.by_digest.get(&chunk.digest).map(|place| *place as usize).filter(same))
     }
 
     /// Base and chunk at a place.
     pub(super) fn at(&self, place: usize) -> (usize, Chunk) {
-        self.chunks[place]
+        let (base, chunk) = self.chunks[place];
+        (base as usize, chunk)
     }
 }
 
@@ -131,7 +178,7 @@ mod tests {
     fn chunks(content: &[u8], buffer: usize) -> Vec<Chunk> {
         let mut found = Vec::new();
         let mut reader = io::BufReader::with_capacity(buffer, content);
-        cut(&mut reader, |chunk| found.push(chunk)).unwrap();
+        cut(&mut reader, 0, Fineness::COARSE, |chunk| found.push(chunk)).unwrap();
         found
     }
 
@@ -147,7 +194,7 @@ mod tests {
         assert_eq!(at, 1_000_000);
         assert!((25..100).contains(&all.len()), "{}", all.len());
         assert_eq!(all, chunks(&content, 17));
-        assert_eq!(chunks(&[0; 200_000], 4096).len(), 4, "no cut in what is all alike");
+        assert_eq!(chunks(&[0; 1_000_000], 4096).len(), 4, "no cut in what is all alike");
     }
 
     #[test]

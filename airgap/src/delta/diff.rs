@@ -14,6 +14,7 @@ use kdc_bundles::{
 };
 
 use super::{
+    chunks::Fineness,
     encode::{self, Bases},
     folder_of,
     holdings::{Holdings, labels},
@@ -35,6 +36,7 @@ pub struct OldSide {
     held: BTreeMap<Digest, HeldBlob>,
     contents: Holdings,
     by_label: BTreeMap<String, Vec<Digest>>,
+    fineness: Fineness,
 }
 
 impl OldSide {
@@ -53,16 +55,16 @@ impl OldSide {
             let labels = purposes.remove(&digest).unwrap_or_default();
             HeldBlob::plain(digest, size, labels)
         });
-        Ok(Self::new(blobs.collect(), contents))
+        Ok(Self::new(blobs.collect(), contents, Fineness::COARSE))
     }
 
     /// A site that has what its inventory lists; `contents` is what the builder has of it.
     #[must_use]
     pub fn listed(inventory: Inventory, contents: Holdings) -> Self {
-        Self::new(inventory.blobs, contents)
+        Self::new(inventory.blobs, contents, inventory.fineness)
     }
 
-    fn new(blobs: Vec<HeldBlob>, contents: Holdings) -> Self {
+    fn new(blobs: Vec<HeldBlob>, contents: Holdings, fineness: Fineness) -> Self {
         let mut by_label: BTreeMap<String, Vec<Digest>> = BTreeMap::new();
         for blob in &blobs {
             for label in &blob.labels {
@@ -72,7 +74,7 @@ impl OldSide {
             }
         }
         let held = blobs.into_iter().map(|blob| (blob.digest.clone(), blob)).collect();
-        Self { held, contents, by_label }
+        Self { held, contents, by_label, fineness }
     }
 
     /// The old blobs that most likely were this one: same label, then same but for numbers, and of
@@ -109,6 +111,25 @@ pub struct Diffed {
     pub update_bytes: u64,
     /// Length of the new bundle.
     pub bundle_bytes: u64,
+    /// What each blob costs that the site has not, the dearest first.
+    pub costs: Vec<Cost>,
+}
+
+/// What one blob takes in an update.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cost {
+    /// The blob.
+    pub digest: Digest,
+    /// What it is for: kind, name, platform and place of the first artifact that has it.
+    pub label: String,
+    /// Its length.
+    pub size: u64,
+    /// Its length decompressed, as far as what is compressed comes out again byte for byte.
+    pub unpacked: u64,
+    /// Bytes in the update.
+    pub update_bytes: u64,
+    /// Old blobs that it is made from.
+    pub bases: usize,
 }
 
 /// Makes an update at `output` that turns what the site has into `new`. Temporary files go to the
@@ -137,6 +158,7 @@ pub fn diff(
         manifest: Manifest::new(new.digest().clone()),
         numbers: BTreeMap::new(),
         patches: Spool::new(folder_of(output)).map_err(failed)?,
+        costs: Vec::new(),
     };
     let labels = labels(index);
     for blob in &missing {
@@ -147,6 +169,9 @@ pub fn diff(
     let signed = (new.index_bytes(), new.signature());
     let update_bytes =
         update::write(output, &differ.manifest, signed, &differ.patches).map_err(failed)?;
+    differ.costs.sort_by(|left, right| {
+        right.update_bytes.cmp(&left.update_bytes).then(left.digest.cmp(&right.digest))
+    });
     let patched = differ.manifest.patches.iter().filter(|patch| !patch.bases.is_empty()).count();
     Ok(Diffed {
         blobs: index.blobs.len(),
@@ -155,6 +180,7 @@ pub fn diff(
         whole: missing.len() - patched,
         update_bytes,
         bundle_bytes: new.file_bytes(),
+        costs: differ.costs,
     })
 }
 
@@ -166,6 +192,7 @@ struct Differ<'d> {
     /// Bases in the manifest, by digest.
     numbers: BTreeMap<Digest, usize>,
     patches: Spool,
+    costs: Vec<Cost>,
 }
 
 impl Differ<'_> {
@@ -175,25 +202,39 @@ impl Differ<'_> {
         let candidates = self.old.candidates(labels, blob.size);
         let (bases, used) = self.bases(&candidates)?;
         let before = self.patches.length();
+        let mut patch = None;
         if !used.is_empty() {
-            let patch = self.patch(blob, &bases, Purpose::Target).map_err(read)?;
+            let tried = self.patch(blob, &bases, Purpose::Target).map_err(read)?;
             // Where a patch saves nothing the blob travels as it is.
-            if patch.size < blob.size {
-                let numbers = used.into_iter().map(|base| self.number(base));
-                let patch = Patch { bases: numbers.collect(), ..patch };
-                self.manifest.patches.push(patch);
-                return Ok(());
+            if tried.size < blob.size {
+                let numbers = used.into_iter().map(|base| self.number(base)).collect();
+                patch = Some(Patch { bases: numbers, ..tried });
+            } else {
+                self.patches.cut(before).map_err(read)?;
             }
-            self.patches.cut(before).map_err(read)?;
         }
-        let patch = self.patch(blob, &Bases::default(), Purpose::Whole).map_err(read)?;
+        let patch = match patch {
+            Some(patch) => patch,
+            None => {
+                let nothing = Bases::new(self.old.fineness);
+                self.patch(blob, &nothing, Purpose::Whole).map_err(read)?
+            }
+        };
+        self.costs.push(Cost {
+            digest: blob.digest.clone(),
+            label: labels.first().cloned().unwrap_or_default(),
+            size: blob.size,
+            unpacked: patch.layout.iter().map(|part| part.unpacked).sum(),
+            update_bytes: patch.size,
+            bases: patch.bases.len(),
+        });
         self.manifest.patches.push(patch);
         Ok(())
     }
 
     /// Unpacks what a blob is compared with; gives it with how it unpacks.
     fn bases(&self, candidates: &[&HeldBlob]) -> Result<(Bases, Vec<OldBlob>), DeltaError> {
-        let (mut bases, mut used) = (Bases::default(), Vec::new());
+        let (mut bases, mut used) = (Bases::new(self.old.fineness), Vec::new());
         for held in candidates {
             let read = |source| DeltaError::Read { digest: held.digest.clone(), source };
             let old = |layout: Vec<Part>| OldBlob {

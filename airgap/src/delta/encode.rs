@@ -2,20 +2,27 @@
 //! with it at hand.
 //!
 //! First the new form is cut into content-defined chunks and each is looked up in the old ones: long
-//! equal runs become copies. What is left is compressed a few MiB at a time by zstd, with those
-//! stretches of the old forms as prefix that are most likely its older self: for files of a tar the
-//! file of the same name, inside long files the place that the equal chunks around it point to. The
-//! window is small on purpose: memory stays flat on both sides, and a wide one finds little more.
+//! equal runs become copies. What is left is taken a few MiB at a time, with those stretches of the old
+//! forms that are most likely its older self: for files of a tar the file of the same name, inside
+//! long files the place that the equal chunks around it point to. It is told both as old bytes with
+//! changes and as a zstd frame with the old bytes as prefix; the shorter one travels. Of a
+//! form that is only known by its chunks those that are equal are the prefix: their bytes are in the new form.
+//!
+//! The window is small on purpose: memory stays flat on both sides, and a wide one finds little more.
 
-use std::io::{self, Read, Write};
+use std::{
+    io::{self, Read, Write},
+    panic::resume_unwind,
+};
 
 use sha2::{Digest as _, Sha256};
 use zstd::zstd_safe::{CCtx, CParameter};
 
 use super::{
-    chunks::{self, Known},
-    members::{Mates, Unit},
-    ops::{Op, Reference},
+    changes::Changes,
+    chunks::{Chunk, Fineness, Known},
+    members::{self, Mates, Unit},
+    ops::{Op, Packed, Reference, STREAMS, stream_bytes},
     spool::Spool,
 };
 
@@ -32,8 +39,21 @@ const CHAIN_LOG: u32 = 24;
 /// Level where an older self is at hand. Not part of the format.
 const LEVEL: i32 = 12;
 
-/// Level for content that nothing is known about: what is compressed already gains nothing.
-const PLAIN_LEVEL: i32 = 6;
+/// Level for content that nothing is known about and that was compressed: what it becomes here has
+/// to stand against what it was.
+const PLAIN_LEVEL: i32 = 19;
+
+/// Level for content as it is: more often than not it is compressed already.
+const WHOLE_LEVEL: i32 = 6;
+
+/// Level for streams of changes: they are short.
+const CHANGES_LEVEL: i32 = 19;
+
+/// Stretches that are encoded at a time.
+const WORKERS: usize = 2;
+
+/// Equal runs that one stretch refers to.
+const MAX_RUNS: usize = 20_000;
 
 /// Shorter equal runs between changes are left to the compressor.
 const MIN_COPY_BYTES: u64 = 64 * 1024;
@@ -46,26 +66,30 @@ pub(super) struct Base {
 }
 
 /// What can be referred to.
-#[derive(Default)]
 pub(super) struct Bases {
     list: Vec<Base>,
     known: Known,
     mates: Mates,
+    fineness: Fineness,
 }
 
 impl Bases {
+    /// Nothing yet; what is compared is cut so fine.
+    pub(super) fn new(fineness: Fineness) -> Self {
+        Self { list: Vec::new(), known: Known::default(), mates: Mates::default(), fineness }
+    }
+
     /// Adds an old form whose bytes are here.
     pub(super) fn add(&mut self, content: Spool, units: Vec<Unit>) -> io::Result<()> {
         let number = self.list.len();
-        let mut all = content.range(0, content.length());
-        chunks::cut(&mut all, |chunk| self.known.add(number, chunk))?;
+        members::cut(&content, &units, self.fineness, |chunk| self.known.add(number, chunk))?;
         self.mates.add(number, &units);
         self.list.push(Base { content: Some(content), units });
         Ok(())
     }
 
     /// Adds an old form of which only the chunks are known.
-    pub(super) fn add_known(&mut self, chunks: impl IntoIterator<Item = chunks::Chunk>) {
+    pub(super) fn add_known(&mut self, chunks: impl IntoIterator<Item = Chunk>) {
         for chunk in chunks {
             self.known.add(self.list.len(), chunk);
         }
@@ -88,7 +112,14 @@ struct Run {
 /// What to do for a stretch.
 enum Task {
     Copy(Run),
-    Compress { start: u64, end: u64, references: Vec<Reference> },
+    Compress { start: u64, end: u64, sources: Vec<Source> },
+}
+
+/// Old bytes, and where they are in the new form if their old form is only known by its chunks.
+#[derive(Debug, Clone, Copy)]
+struct Source {
+    reference: Reference,
+    again: Option<u64>,
 }
 
 /// Writes operations that make `target` out of `bases`; gives their length and digest.
@@ -98,22 +129,32 @@ pub(super) fn encode(
     bases: &Bases,
     output: &mut impl Write,
 ) -> io::Result<(u64, [u8; 32])> {
-    let runs = find_runs(target, bases)?;
+    let runs = find_runs(target, units, bases)?;
     let planner = Planner { units, bases, runs: &runs };
     let tasks = planner.tasks(target.length());
     let mut output = Counted { inner: output, length: 0, digest: Sha256::new() };
-    for task in &tasks {
-        carry_out(task, target, bases)?.write(&mut output)?;
+    for pair in tasks.chunks(WORKERS) {
+        let done: Vec<io::Result<Op>> = std::thread::scope(|scope| {
+            let started: Vec<_> =
+                pair.iter().map(|task| scope.spawn(|| carry_out(task, target, bases))).collect();
+            started
+                .into_iter()
+                .map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
+                .collect()
+        });
+        for op in done {
+            op?.write(&mut output)?;
+        }
     }
     Op::End.write(&mut output)?;
     output.inner.flush()?;
     Ok((output.length, output.digest.finalize().into()))
 }
 
-fn find_runs(target: &Spool, bases: &Bases) -> io::Result<Vec<Run>> {
+fn find_runs(target: &Spool, units: &[Unit], bases: &Bases) -> io::Result<Vec<Run>> {
     let mut runs: Vec<Run> = Vec::new();
     let mut previous = None;
-    chunks::cut(&mut target.range(0, target.length()), |chunk| {
+    members::cut(target, units, bases.fineness, |chunk| {
         previous = bases.known.find(&chunk, previous);
         let from = previous.map(|place| {
             let (base, known) = bases.known.at(place);
@@ -144,11 +185,7 @@ struct Planner<'p> {
 impl Planner<'_> {
     fn tasks(&self, length: u64) -> Vec<Task> {
         let (mut tasks, mut at) = (Vec::new(), 0);
-        let worth = |run: &&Run| {
-            run.from.is_some_and(|(base, _)| {
-                run.end - run.start >= MIN_COPY_BYTES || self.bases.is_known_only(base)
-            })
-        };
+        let worth = |run: &&Run| run.from.is_some() && run.end - run.start >= MIN_COPY_BYTES;
         for run in self.runs.iter().filter(worth) {
             self.segments(at, run.start, &mut tasks);
             tasks.push(Task::Copy(*run));
@@ -169,15 +206,18 @@ impl Planner<'_> {
                     _ => {}
                 }
             }
-            let references = self.references(at, cut);
-            tasks.push(Task::Compress { start: at, end: cut, references });
+            let mut sources = self.mates(at, cut);
+            if sources.is_empty() {
+                sources = self.equal_runs(at, cut);
+            }
+            tasks.push(Task::Compress { start: at, end: cut, sources });
             at = cut;
         }
     }
 
     /// The old bytes that are most likely the older self of a stretch.
-    fn references(&self, start: u64, end: u64) -> Vec<Reference> {
-        let (mut references, mut left) = (Vec::new(), REFERENCE_BYTES);
+    fn mates(&self, start: u64, end: u64) -> Vec<Source> {
+        let (mut sources, mut left) = (Vec::new(), REFERENCE_BYTES);
         let first = self.units.partition_point(|unit| unit.end <= start);
         for unit in self.units[first..].iter().take_while(|unit| unit.start < end) {
             let Some((base, number)) = self.bases.mates.find(&unit.name) else { continue };
@@ -190,11 +230,37 @@ impl Planner<'_> {
             };
             let length = (old_to - old_from).min(left);
             if length > 0 {
-                add(&mut references, Reference { base, start: old_from, length });
+                let reference = Reference { base, start: old_from, length };
+                add(&mut sources, Source { reference, again: None });
                 left -= length;
             }
         }
-        references
+        sources
+    }
+
+    /// Of forms that are only known by their chunks what is equal in a stretch, and before it.
+    fn equal_runs(&self, start: u64, end: u64) -> Vec<Source> {
+        let last = self.runs.partition_point(|run| run.start < end);
+        let (mut sources, mut left) = (Vec::new(), REFERENCE_BYTES);
+        for run in self.runs[..last].iter().rev() {
+            let Some((base, at)) = run.from.filter(|(base, _)| self.bases.is_known_only(*base))
+            else {
+                continue;
+            };
+            // What is copied is not said again; a stretch goes on after it.
+            let far = run.end <= start && start - run.end > REFERENCE_BYTES;
+            if far || left == 0 || sources.len() == MAX_RUNS {
+                break;
+            }
+            // The end of a run is the nearest.
+            let length = (run.end - run.start).min(left);
+            let skipped = run.end - run.start - length;
+            let reference = Reference { base, start: at + skipped, length };
+            sources.push(Source { reference, again: Some(run.start + skipped) });
+            left -= length;
+        }
+        sources.reverse();
+        sources
     }
 
     /// Where in `mate` the stretch of `unit` between `from` and `to` is likely to be.
@@ -224,51 +290,79 @@ impl Planner<'_> {
     }
 }
 
-/// Adds a reference, or lets the last one grow.
-fn add(references: &mut Vec<Reference>, more: Reference) {
-    match references.last_mut() {
-        Some(last) if last.base == more.base && last.start + last.length == more.start => {
-            last.length += more.length;
+/// Adds a source, or lets the last one grow.
+fn add(sources: &mut Vec<Source>, more: Source) {
+    match sources.last_mut().map(|last| &mut last.reference) {
+        Some(last)
+            if last.base == more.reference.base
+                && last.start + last.length == more.reference.start =>
+        {
+            last.length += more.reference.length;
         }
-        _ => references.push(more),
+        _ => sources.push(more),
     }
 }
 
 fn carry_out(task: &Task, target: &Spool, bases: &Bases) -> io::Result<Op> {
-    let (start, end, references) = match task {
-        Task::Compress { start, end, references } => (*start, *end, references),
+    let (start, end, sources) = match task {
+        Task::Compress { start, end, sources } => (*start, *end, sources),
         Task::Copy(run) => {
             let (base, start) = run.from.unwrap_or_default();
             return Ok(Op::Copy(Reference { base, start, length: run.end - run.start }));
         }
     };
-    let mut prefix = Vec::new();
-    for reference in references {
-        if let Some(content) = &bases.list[reference.base].content {
-            content.range(reference.start, reference.length).read_to_end(&mut prefix)?;
-        }
+    let mut old = Vec::new();
+    for Source { reference, again } in sources {
+        let stretch = match (again, &bases.list[reference.base].content) {
+            (Some(again), _) => target.range(*again, reference.length),
+            (None, Some(content)) => content.range(reference.start, reference.length),
+            (None, None) => continue,
+        };
+        { stretch }.read_to_end(&mut old)?;
     }
-    let mut plain = vec![0; (end - start) as usize];
-    target.read_at(&mut plain, start)?;
-    let frame = compress(&prefix, &plain)?;
-    Ok(Op::Frame { references: references.clone(), length: plain.len() as u64, frame })
+    let mut new = vec![0; (end - start) as usize];
+    target.read_at(&mut new, start)?;
+    let references: Vec<_> = sources.iter().map(|source| source.reference).collect();
+    let is_older_self = sources.first().is_some_and(|source| source.again.is_none());
+    if is_older_self && let Some(streams) = change(&old, &new)? {
+        return Ok(Op::Changed { references, length: new.len() as u64, streams });
+    }
+    let level = match (bases.list.is_empty(), is_older_self) {
+        (true, _) => WHOLE_LEVEL,
+        (_, true) => LEVEL,
+        (_, false) => PLAIN_LEVEL,
+    };
+    Ok(Op::Frame { references, packed: compress(&old, &new, level)? })
 }
 
-fn compress(prefix: &[u8], plain: &[u8]) -> io::Result<Vec<u8>> {
+/// Streams of changes, if they are worth it.
+fn change(old: &[u8], new: &[u8]) -> io::Result<Option<[Packed; STREAMS]>> {
+    let changes = Changes::between(old, new);
+    if changes.fresh.len() > new.len() / 2 || changes.length() > stream_bytes(new.len() as u64) {
+        return Ok(None);
+    }
+    let Changes { steps, gaps, words, fresh } = changes;
+    Ok(Some([
+        compress(&[], &steps, CHANGES_LEVEL)?,
+        compress(&[], &gaps, CHANGES_LEVEL)?,
+        compress(&[], &words, CHANGES_LEVEL)?,
+        compress(old, &fresh, LEVEL)?,
+    ]))
+}
+
+fn compress(prefix: &[u8], plain: &[u8], level: i32) -> io::Result<Packed> {
     let failed = |code| io::Error::other(zstd::zstd_safe::get_error_name(code));
     let mut context = CCtx::create();
     let mut set = |parameter| context.set_parameter(parameter).map_err(failed);
-    if prefix.is_empty() {
-        set(CParameter::CompressionLevel(PLAIN_LEVEL))?;
-    } else {
-        set(CParameter::CompressionLevel(LEVEL))?;
+    set(CParameter::CompressionLevel(level))?;
+    if !prefix.is_empty() {
         set(CParameter::WindowLog(WINDOW_LOG))?;
         set(CParameter::ChainLog(CHAIN_LOG))?;
         context.ref_prefix(prefix).map_err(failed)?;
     }
     let mut frame = Vec::with_capacity(zstd::zstd_safe::compress_bound(plain.len()));
     context.compress2(&mut frame, plain).map_err(failed)?;
-    Ok(frame)
+    Ok(Packed { length: plain.len() as u64, frame })
 }
 
 /// A writer that counts and hashes.

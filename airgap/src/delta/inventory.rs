@@ -16,9 +16,10 @@ use kdc_bundles::index::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    chunks::{self, Chunk},
+    chunks::{Chunk, ChunkDigest, Fineness},
     holdings::{Holdings, labels},
     layout::{Part, unpacked_bytes},
+    members, number,
     problem::DeltaError,
     spool::Spool,
     unpack::{self, Purpose},
@@ -26,16 +27,13 @@ use super::{
 use crate::{Observer, Work, delta::folder_of};
 
 /// The version of the format, and of the constants that chunks are cut with.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
-/// Largest inventory read: enough for the chunks of about 150 GiB.
+/// Largest inventory read. Chunks are so large that one for 100 GiB is smaller.
 const MAX_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Blobs smaller than this have no chunks listed: one digest says it all.
 const WORTH_BYTES: u64 = 64 * 1024;
-
-/// Length and digest of a chunk.
-const CHUNK_BYTES: usize = 4 + 16;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -53,6 +51,8 @@ struct Document {
 pub struct Inventory {
     /// Name and version of each bundle, for people.
     pub bundles: Vec<String>,
+    /// How its chunks are cut.
+    pub(super) fineness: Fineness,
     /// Every blob, sorted by digest.
     pub(super) blobs: Vec<HeldBlob>,
 }
@@ -69,7 +69,7 @@ pub(super) struct HeldBlob {
     /// How it unpacks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) layout: Vec<Part>,
-    /// Length (u32, little-endian) and half a sha256 of each chunk, in base64.
+    /// Length (as in [`number`]) and the start of the sha256 of each chunk, in base64.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     chunks: String,
 }
@@ -85,12 +85,12 @@ impl HeldBlob {
     /// Its chunks, if they are listed and cover its unpacked form.
     pub(super) fn chunks(&self) -> Option<Vec<Chunk>> {
         let bytes = BASE64_STANDARD_NO_PAD.decode(&self.chunks).ok()?;
-        let (mut all, mut start) = (Vec::with_capacity(bytes.len() / CHUNK_BYTES), 0_u64);
-        for entry in bytes.chunks(CHUNK_BYTES) {
-            let (length, digest) = entry.split_at_checked(4)?;
-            let length = u32::from_le_bytes(length.try_into().ok()?);
-            all.push(Chunk { start, length, digest: digest.try_into().ok()? });
-            start += u64::from(length);
+        let (mut rest, mut all, mut start) = (bytes.as_slice(), Vec::new(), 0_u64);
+        while !rest.is_empty() {
+            let length = u32::try_from(number::take(&mut rest).ok()?).ok()?;
+            let (digest, after) = rest.split_first_chunk()?;
+            all.push(Chunk { start, length, digest: ChunkDigest::from_le_bytes(*digest) });
+            (rest, start) = (after, start + u64::from(length));
         }
         let covered = unpacked_bytes(&self.layout, self.size) == Some(start);
         (covered && !all.is_empty()).then_some(all)
@@ -117,17 +117,18 @@ impl Inventory {
             }
         }
         let all = holdings.blobs()?;
+        let fineness = Fineness::for_content(all.values().sum());
         observer.started(Work::Hashing, all.values().sum());
         let mut blobs = Vec::with_capacity(all.len());
         for (digest, size) in all {
             let words = purposes.remove(&digest).unwrap_or_default();
             let mut blob = HeldBlob::plain(digest, size, words);
-            look_into(&mut blob, holdings, folder)?;
+            look_into(&mut blob, holdings, fineness, folder)?;
             observer.bytes(size);
             blobs.push(blob);
         }
         observer.finished(Work::Hashing);
-        Ok(Self { bundles, blobs })
+        Ok(Self { bundles, fineness, blobs })
     }
 
     /// Writes it to `path`, whole or not at all; gives its length.
@@ -205,7 +206,12 @@ fn to_bytes(value: &impl Serialize) -> Vec<u8> {
 }
 
 /// Reads a blob whole, and notes layout and chunks.
-fn look_into(blob: &mut HeldBlob, holdings: &Holdings, folder: &Path) -> Result<(), DeltaError> {
+fn look_into(
+    blob: &mut HeldBlob,
+    holdings: &Holdings,
+    fineness: Fineness,
+    folder: &Path,
+) -> Result<(), DeltaError> {
     let read = |source| DeltaError::Read { digest: blob.digest.clone(), source };
     let mut content = holdings.open(&blob.digest).map_err(read)?;
     if blob.size < WORTH_BYTES {
@@ -217,9 +223,10 @@ fn look_into(blob: &mut HeldBlob, holdings: &Holdings, folder: &Path) -> Result<
     let layout = unpack::open_up(&mut content, blob.size, &mut spool, Purpose::Base);
     let mut bytes = Vec::new();
     let layout = layout.map_err(read)?;
-    chunks::cut(&mut spool.range(0, spool.length()), |chunk| {
-        bytes.extend_from_slice(&chunk.length.to_le_bytes());
-        bytes.extend_from_slice(&chunk.digest);
+    let units = members::divide(&spool, &layout).map_err(read)?;
+    members::cut(&spool, &units, fineness, |chunk| {
+        number::put(&mut bytes, chunk.length.into());
+        bytes.extend_from_slice(&chunk.digest.to_le_bytes());
     })
     .map_err(read)?;
     blob.layout = layout;

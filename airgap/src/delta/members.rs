@@ -3,7 +3,11 @@
 
 use std::{collections::HashMap, io};
 
-use super::{layout::Part, spool::Spool};
+use super::{
+    chunks::{self, Chunk, Fineness},
+    layout::Part,
+    spool::Spool,
+};
 
 /// Files of one blob that are told apart; a tar with more is one stretch.
 const MAX_UNITS: usize = 200_000;
@@ -13,6 +17,8 @@ const MAX_UNITS: usize = 200_000;
 pub(super) struct Unit {
     pub(super) name: String,
     pub(super) start: u64,
+    /// Where the file's content begins, after its header.
+    pub(super) body: u64,
     pub(super) end: u64,
 }
 
@@ -31,7 +37,7 @@ pub(super) fn divide(content: &Spool, parts: &[Part]) -> io::Result<Vec<Unit>> {
             files(content, at, end, &mut units);
         }
         if units.len() == first {
-            units.push(Unit { name: format!("part {number}"), start: at, end });
+            units.push(Unit { name: format!("part {number}"), start: at, body: at, end });
         }
         // Whatever precedes the first file or follows the last belongs to it.
         units[first].start = at;
@@ -41,6 +47,22 @@ pub(super) fn divide(content: &Spool, parts: &[Part]) -> io::Result<Vec<Unit>> {
         at = end;
     }
     Ok(units)
+}
+
+/// Cuts an unpacked form into chunks, none of which reaches over an end of a file's header or content:
+/// headers hold times that are others with every build.
+pub(super) fn cut(
+    content: &Spool,
+    units: &[Unit],
+    fineness: Fineness,
+    mut take: impl FnMut(Chunk),
+) -> io::Result<()> {
+    for unit in units {
+        for (start, end) in [(unit.start, unit.body), (unit.body, unit.end)] {
+            chunks::cut(&mut content.range(start, end - start), start, fineness, &mut take)?;
+        }
+    }
+    Ok(())
 }
 
 /// The files of the tar between `start` and `end`; none if it can't be read.
@@ -61,7 +83,8 @@ fn files(content: &Spool, start: u64, end: u64, units: &mut Vec<Unit>) {
         if let Some(last) = units[first..].last_mut() {
             last.end = at;
         }
-        units.push(Unit { name, start: at, end });
+        let body = start + entry.raw_file_position();
+        units.push(Unit { name, start: at, body: body.clamp(at, end), end });
     }
 }
 
@@ -114,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_file_finds_its_older_self_by_path_then_without_numbers_then_by_name() {
-        let unit = |name: &str| Unit { name: name.to_owned(), start: 0, end: 1 };
+        let unit = |name: &str| Unit { name: name.to_owned(), start: 0, body: 0, end: 1 };
         let mut mates = Mates::default();
         mates.add(0, &[unit("lib/6.1.0-55-amd64/x.ko"), unit("bin/tool"), unit("lib/libz.so.1.9")]);
         assert_eq!(mates.find("bin/tool"), Some((0, 1)));

@@ -20,6 +20,8 @@
 //! not come out bit by bit travels as it is. Nothing in an update is trusted: it is bounded by
 //! the sizes in the signed index, and every piece of the new bundle is proved against that index.
 
+mod align;
+mod changes;
 mod chunks;
 mod deflate;
 mod diff;
@@ -28,6 +30,7 @@ mod holdings;
 mod inventory;
 mod layout;
 mod members;
+mod number;
 mod ops;
 mod patch;
 mod problem;
@@ -41,7 +44,7 @@ mod xz;
 use std::path::Path;
 
 pub use self::{
-    diff::{Diffed, OldSide, diff},
+    diff::{Cost, Diffed, OldSide, diff},
     holdings::Holdings,
     inventory::Inventory,
     patch::{Patched, patch},

@@ -1,21 +1,31 @@
 //! Operations: how they are written in an update, and what they do at the site.
 //!
-//! Little-endian numbers. `1`: copy (base: u16, start: u64, length: u64). `2`: a zstd frame (length of
-//! its content: u32, references: u16, each base: u16, start: u64, length: u64; length of the
-//! frame: u32, the frame). `0`: the end. Whoever reads them trusts none of these numbers: what comes
-//! out is bounded by the caller, and proved by him.
+//! `1`: copy (a reference). `2`: a zstd frame (length of its content; references; length of the frame, the
+//! frame). `3`: old bytes with changes (length of what is made; references; the four streams of [`Changes`],
+//! each the length of its content and of its frame, the frame; the last one with the references
+//! as prefix). `0`: the end. Numbers are those of [`number`]. References are their count, then for
+//! each the base, how far it begins from the end of the last one (of the same operation), its length.
+//! Whoever reads them trusts none of these numbers: what comes out is bounded by the caller, and proved
+//! by him.
 
 use std::io::{self, Read, Write};
 
 use zstd::zstd_safe::DCtx;
 
-use super::spool::{Spool, invalid};
+use super::{
+    changes::Changes,
+    number::{self, put, put_signed},
+    spool::{Spool, invalid},
+};
 
-/// Most content of one frame.
-const MAX_FRAME_CONTENT: u64 = 64 * 1024 * 1024;
+/// Most bytes that one operation makes, but for a copy.
+const MAX_CONTENT: u64 = 64 * 1024 * 1024;
 
 /// Most old bytes that one frame refers to.
 const MAX_PREFIX: u64 = 64 * 1024 * 1024;
+
+/// Most stretches that one operation refers to.
+pub(super) const MAX_REFERENCES: u64 = 100_000;
 
 /// Old bytes copied at once.
 const COPY_BYTES: u64 = 1024 * 1024;
@@ -34,26 +44,44 @@ pub(super) enum Op {
     /// Old bytes as they are.
     Copy(Reference),
     /// Compressed bytes, with old ones as prefix.
-    Frame { references: Vec<Reference>, length: u64, frame: Vec<u8> },
+    Frame { references: Vec<Reference>, packed: Packed },
+    /// Old bytes with changes: how many come out, and the streams of [`Changes`].
+    Changed { references: Vec<Reference>, length: u64, streams: [Packed; STREAMS] },
     /// Nothing more.
     End,
 }
 
+/// Streams that [`Changes`] has.
+pub(super) const STREAMS: usize = 4;
+
+/// A zstd frame and the length of its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Packed {
+    pub(super) length: u64,
+    pub(super) frame: Vec<u8>,
+}
+
+impl Packed {
+    fn write(&self, output: &mut Vec<u8>) {
+        put(output, self.length);
+        put(output, self.frame.len() as u64);
+        output.extend_from_slice(&self.frame);
+    }
+
+    /// Reads a frame of no more than `most` bytes; it is hardly longer than them, however random they
+    /// are.
+    fn read(input: &mut impl Read, most: u64) -> io::Result<Self> {
+        let (length, packed) = (number::take(input)?, number::take(input)?);
+        if length > most || packed > length + length / 128 + 1024 {
+            return Err(invalid("a frame of more bytes than is allowed"));
+        }
+        let mut frame = vec![0; packed as usize];
+        input.read_exact(&mut frame)?;
+        Ok(Self { length, frame })
+    }
+}
+
 impl Reference {
-    fn write(&self, output: &mut impl Write) -> io::Result<()> {
-        let base = u16::try_from(self.base).map_err(|_| invalid("too many bases"))?;
-        output.write_all(&base.to_le_bytes())?;
-        output.write_all(&self.start.to_le_bytes())?;
-        output.write_all(&self.length.to_le_bytes())
-    }
-
-    fn read(input: &mut impl Read) -> io::Result<Self> {
-        let base = usize::from(u16::from_le_bytes(array(input)?));
-        let (start, length) =
-            (u64::from_le_bytes(array(input)?), u64::from_le_bytes(array(input)?));
-        Ok(Self { base, start, length })
-    }
-
     fn of<'s>(&self, bases: &'s [Spool]) -> io::Result<&'s Spool> {
         let base = bases.get(self.base).ok_or_else(|| invalid("a base that is not there"))?;
         let within = self.start.checked_add(self.length).is_some_and(|end| end <= base.length());
@@ -67,32 +95,29 @@ fn array<const LENGTH: usize>(input: &mut impl Read) -> io::Result<[u8; LENGTH]>
     Ok(bytes)
 }
 
-fn number(length: u64) -> io::Result<[u8; 4]> {
-    u32::try_from(length).map(u32::to_le_bytes).map_err(|_| invalid("a frame is too long"))
-}
-
 impl Op {
     /// Writes it.
     pub(super) fn write(&self, output: &mut impl Write) -> io::Result<()> {
+        let mut bytes = Vec::new();
         match self {
-            Self::End => output.write_all(&[0]),
+            Self::End => bytes.push(0),
             Self::Copy(reference) => {
-                output.write_all(&[1])?;
-                reference.write(output)
+                bytes.push(1);
+                put_references(&mut bytes, std::slice::from_ref(reference));
             }
-            Self::Frame { references, length, frame } => {
-                output.write_all(&[2])?;
-                output.write_all(&number(*length)?)?;
-                let count = u16::try_from(references.len());
-                let count = count.map_err(|_| invalid("too many references"))?;
-                output.write_all(&count.to_le_bytes())?;
-                for reference in references {
-                    reference.write(output)?;
-                }
-                output.write_all(&number(frame.len() as u64)?)?;
-                output.write_all(frame)
+            Self::Frame { references, packed } => {
+                bytes.push(2);
+                put_references(&mut bytes, references);
+                packed.write(&mut bytes);
+            }
+            Self::Changed { references, length, streams } => {
+                bytes.push(3);
+                put_references(&mut bytes, references);
+                put(&mut bytes, *length);
+                streams.iter().for_each(|stream| stream.write(&mut bytes));
             }
         }
+        output.write_all(&bytes)
     }
 
     /// Reads one; memory only for what is allowed.
@@ -100,27 +125,67 @@ impl Op {
         let [kind] = array(input)?;
         match kind {
             0 => Ok(Self::End),
-            1 => Ok(Self::Copy(Reference::read(input)?)),
+            1 => match take_references(input, u64::MAX)?.as_slice() {
+                [reference] => Ok(Self::Copy(*reference)),
+                _ => Err(invalid("a copy of more than one stretch")),
+            },
             2 => {
-                let length = u64::from(u32::from_le_bytes(array(input)?));
-                let count = u16::from_le_bytes(array(input)?);
-                let references =
-                    (0..count).map(|_| Reference::read(input)).collect::<io::Result<Vec<_>>>()?;
-                let packed = u64::from(u32::from_le_bytes(array(input)?));
-                // A frame is hardly longer than its content, however random that is.
-                let sane = length <= MAX_FRAME_CONTENT && packed <= length + length / 128 + 1024;
-                let prefix =
-                    references.iter().try_fold(0_u64, |sum, one| sum.checked_add(one.length));
-                if !sane || prefix.is_none_or(|bytes| bytes > MAX_PREFIX) {
-                    return Err(invalid("a frame of more bytes than is allowed"));
+                let references = take_references(input, MAX_PREFIX)?;
+                Ok(Self::Frame { references, packed: Packed::read(input, MAX_CONTENT)? })
+            }
+            3 => {
+                let references = take_references(input, MAX_PREFIX)?;
+                let length = number::take(input)?;
+                if length > MAX_CONTENT {
+                    return Err(invalid("changes of more bytes than is allowed"));
                 }
-                let mut frame = vec![0; packed as usize];
-                input.read_exact(&mut frame)?;
-                Ok(Self::Frame { references, length, frame })
+                let mut left = stream_bytes(length);
+                let mut stream = || {
+                    let stream = Packed::read(input, left)?;
+                    left -= stream.length;
+                    Ok::<_, io::Error>(stream)
+                };
+                let streams = [stream()?, stream()?, stream()?, stream()?];
+                Ok(Self::Changed { references, length, streams })
             }
             _ => Err(invalid("an operation that is not known")),
         }
     }
+}
+
+/// Most bytes of all streams of changes that make `length` bytes.
+pub(super) fn stream_bytes(length: u64) -> u64 {
+    length + length / 2 + 1024
+}
+
+fn put_references(output: &mut Vec<u8>, references: &[Reference]) {
+    put(output, references.len() as u64);
+    let mut last = 0_u64;
+    for reference in references {
+        put(output, reference.base as u64);
+        put_signed(output, reference.start.wrapping_sub(last) as i64);
+        put(output, reference.length);
+        last = reference.start.wrapping_add(reference.length);
+    }
+}
+
+/// Reads references to no more than `most` bytes.
+fn take_references(input: &mut impl Read, most: u64) -> io::Result<Vec<Reference>> {
+    let count = number::take(input)?;
+    if count > MAX_REFERENCES {
+        return Err(invalid("too many references"));
+    }
+    let (mut references, mut last, mut left) = (Vec::new(), 0_u64, most);
+    for _ in 0..count {
+        let base = usize::try_from(number::take(input)?).unwrap_or(usize::MAX);
+        let (start, length) = (number::take_from(last, input)?, number::take(input)?);
+        last = start.checked_add(length).ok_or_else(|| invalid("a stretch that never ends"))?;
+        left = left
+            .checked_sub(length)
+            .ok_or_else(|| invalid("references to more bytes than is allowed"))?;
+        references.push(Reference { base, start, length });
+    }
+    Ok(references)
 }
 
 /// Carries out the operations in `input`: they have to make exactly `length` bytes at the end of
@@ -144,11 +209,18 @@ pub(super) fn carry_out(
                 }
                 copy(base, reference, target)?;
             }
-            Op::Frame { references, length, frame } => {
+            Op::Frame { references, packed } => {
+                if packed.length > left {
+                    return Err(invalid("the operations make too many bytes"));
+                }
+                target.put(&decompress(&prefix(&references, bases)?, &packed)?)?;
+            }
+            Op::Changed { references, length, streams } => {
                 if length > left {
                     return Err(invalid("the operations make too many bytes"));
                 }
-                target.put(&decompress(&references, bases, &frame, length)?)?;
+                let old = prefix(&references, bases)?;
+                target.put(&change(&old, streams, length)?)?;
             }
         }
     }
@@ -169,12 +241,8 @@ fn copy(base: &Spool, reference: Reference, target: &mut Spool) -> io::Result<()
     Ok(())
 }
 
-fn decompress(
-    references: &[Reference],
-    bases: &[Spool],
-    frame: &[u8],
-    length: u64,
-) -> io::Result<Vec<u8>> {
+/// The bytes that references point to, one after the other.
+fn prefix(references: &[Reference], bases: &[Spool]) -> io::Result<Vec<u8>> {
     let total: u64 = references.iter().map(|reference| reference.length).sum();
     let mut prefix = vec![0; total as usize];
     let mut at = 0;
@@ -183,18 +251,33 @@ fn decompress(
         reference.of(bases)?.read_at(&mut prefix[at..end], reference.start)?;
         at = end;
     }
+    Ok(prefix)
+}
+
+fn change(old: &[u8], streams: [Packed; STREAMS], length: u64) -> io::Result<Vec<u8>> {
+    let [steps, gaps, words, fresh] = streams;
+    let changes = Changes {
+        steps: decompress(&[], &steps)?,
+        gaps: decompress(&[], &gaps)?,
+        words: decompress(&[], &words)?,
+        fresh: decompress(old, &fresh)?,
+    };
+    changes.apply(old, length as usize)
+}
+
+fn decompress(prefix: &[u8], packed: &Packed) -> io::Result<Vec<u8>> {
     let failed = |code| {
         let name = zstd::zstd_safe::get_error_name(code);
         invalid(format!("a frame can't be decompressed: {name}"))
     };
     let mut context = DCtx::create();
     if !prefix.is_empty() {
-        context.ref_prefix(&prefix).map_err(failed)?;
+        context.ref_prefix(prefix).map_err(failed)?;
     }
     // The content never outgrows this: a frame that would is an error of the decoder.
-    let mut plain = Vec::with_capacity(length as usize);
-    context.decompress(&mut plain, frame).map_err(failed)?;
-    if plain.len() as u64 == length {
+    let mut plain = Vec::with_capacity(packed.length as usize);
+    context.decompress(&mut plain, &packed.frame).map_err(failed)?;
+    if plain.len() as u64 == packed.length {
         Ok(plain)
     } else {
         Err(invalid("a frame holds another number of bytes than it says"))

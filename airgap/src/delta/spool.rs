@@ -13,6 +13,8 @@ use sha2::{Digest as _, Sha256};
 /// Bytes moved at once.
 const BUFFER: usize = 1024 * 1024;
 
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+
 /// A nameless file, read at any place.
 #[derive(Debug)]
 pub(super) struct Spool {
@@ -33,22 +35,27 @@ impl Spool {
 
     /// Adds all of `from` at the end; more than `most` bytes are an error.
     pub(super) fn append(&mut self, from: &mut impl Read, most: u64) -> io::Result<u64> {
-        self.file.seek(SeekFrom::Start(self.length))?;
-        let mut output = BufWriter::with_capacity(BUFFER, &self.file);
+        let mut output = self.writer();
         let copied = io::copy(&mut from.take(most.saturating_add(1)), &mut output)?;
         output.flush()?;
         drop(output);
         if copied > most {
             return Err(invalid("a stream is longer than it was said to be"));
         }
-        self.length += copied;
         Ok(copied)
     }
 
-    /// Adds bytes at the end.
+    /// Adds bytes at the end; long runs of zeros take no room.
     pub(super) fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(bytes, self.length)?;
-        self.length += bytes.len() as u64;
+        for chunk in bytes.chunks(ZEROS.len()) {
+            let at = self.length;
+            self.length += chunk.len() as u64;
+            if chunk == ZEROS {
+                self.file.set_len(self.length)?;
+            } else {
+                self.file.write_all_at(chunk, at)?;
+            }
+        }
         Ok(())
     }
 
@@ -71,7 +78,11 @@ impl Spool {
     /// A stretch of it, to be read from its start.
     pub(super) fn range(&self, start: u64, length: u64) -> BufReader<Range<'_>> {
         let end = start.saturating_add(length).min(self.length);
-        BufReader::with_capacity(BUFFER, Range { file: &self.file, start, at: start.min(end), end })
+        let capacity = (end.saturating_sub(start) as usize).clamp(1, BUFFER);
+        BufReader::with_capacity(
+            capacity,
+            Range { file: &self.file, start, at: start.min(end), end },
+        )
     }
 }
 

@@ -35,7 +35,7 @@ use super::{
 
 const DIGEST_NAME: &str = "kdc-update.sha256";
 const MANIFEST_NAME: &str = "kdc-update.json";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Largest manifest read.
 const MAX_MANIFEST_BYTES: u64 = 64 * 1024 * 1024;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use kdc_airgap::delta::{self, Diffed, Holdings, Inventory, OldSide};
+use kdc_bundles::index::Digest;
 
 use super::{BundleCommandError, fetching::Shown, load_keys, open_bundle};
 use crate::{
@@ -50,6 +51,19 @@ struct Made<'a> {
     whole: usize,
     update_bytes: u64,
     bundle_bytes: u64,
+    /// What each blob costs that the site has not, the dearest first.
+    costs: Vec<Cost<'a>>,
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Cost<'a> {
+    digest: &'a Digest,
+    label: &'a str,
+    size: u64,
+    unpacked: u64,
+    update_bytes: u64,
+    bases: usize,
 }
 
 impl Diff {
@@ -96,6 +110,7 @@ fn show(screen: &Screen, update: &Path, made: &Diffed) {
         whole: made.whole,
         update_bytes: made.update_bytes,
         bundle_bytes: made.bundle_bytes,
+        costs: made.costs.iter().map(cost).collect(),
     };
     screen.document(&document, || {
         format!(
@@ -111,6 +126,17 @@ fn show(screen: &Screen, update: &Path, made: &Diffed) {
             made.whole
         )
     });
+}
+
+fn cost(of: &delta::Cost) -> Cost<'_> {
+    Cost {
+        digest: &of.digest,
+        label: &of.label,
+        size: of.size,
+        unpacked: of.unpacked,
+        update_bytes: of.update_bytes,
+        bases: of.bases,
+    }
 }
 
 /// Bundles, and folders with blobs.
