@@ -32,9 +32,11 @@ const SEGMENT_BYTES: u64 = 6 * 1024 * 1024;
 /// Old bytes that are at hand then.
 const REFERENCE_BYTES: u64 = 10 * 1024 * 1024;
 
-/// Both fit into a window of 2^24 bytes, and the match finder reaches over all of it.
-const WINDOW_LOG: u32 = 24;
-const CHAIN_LOG: u32 = 24;
+/// Old bytes on either side of a place that equal runs around it point to.
+const AROUND_BYTES: u64 = 128 * 1024;
+
+/// Fresh bytes for which it is worth looking through all old ones.
+const MUCH_FRESH: usize = 1024 * 1024;
 
 /// Level where an older self is at hand. Not part of the format.
 const LEVEL: i32 = 12;
@@ -56,7 +58,7 @@ const WORKERS: usize = 2;
 const MAX_RUNS: usize = 20_000;
 
 /// Shorter equal runs between changes are left to the compressor.
-const MIN_COPY_BYTES: u64 = 64 * 1024;
+const MIN_COPY_BYTES: u64 = 256 * 1024;
 
 /// An old form, or what is known of it.
 pub(super) struct Base {
@@ -281,12 +283,16 @@ impl Planner<'_> {
         let before = self.runs[..split].iter().rev().take(64).find(equal);
         let split = self.runs.partition_point(|run| run.start < to);
         let after = self.runs[split..].iter().take(64).find(equal);
-        let left = moved(before, from).unwrap_or_else(|| scaled(from));
-        let right = moved(after, to).unwrap_or_else(|| scaled(to));
+        let (left, right) = (moved(before, from), moved(after, to));
+        // Where both sides are known the older self lies between them.
+        let around = if left.is_some() && right.is_some() { AROUND_BYTES } else { REFERENCE_BYTES };
+        let (left, right) =
+            (left.unwrap_or_else(|| scaled(from)), right.unwrap_or_else(|| scaled(to)));
         let (left, right) = (left.min(right), left.max(right));
+        let bytes = (right - left + 2 * around).min(REFERENCE_BYTES);
         let middle = left + (right - left) / 2;
-        let start = middle.saturating_sub(REFERENCE_BYTES / 2).clamp(mate.start, mate.end);
-        (start, (start + REFERENCE_BYTES).min(mate.end))
+        let start = middle.saturating_sub(bytes / 2).clamp(mate.start, mate.end);
+        (start, (start + bytes).min(mate.end))
     }
 }
 
@@ -346,7 +352,11 @@ fn change(old: &[u8], new: &[u8]) -> io::Result<Option<[Packed; STREAMS]>> {
         compress(&[], &steps, CHANGES_LEVEL)?,
         compress(&[], &gaps, CHANGES_LEVEL)?,
         compress(&[], &words, CHANGES_LEVEL)?,
-        compress(old, &fresh, LEVEL)?,
+        if fresh.len() < MUCH_FRESH {
+            compress(&[], &fresh, CHANGES_LEVEL)?
+        } else {
+            compress(old, &fresh, LEVEL)?
+        },
     ]))
 }
 
@@ -356,8 +366,10 @@ fn compress(prefix: &[u8], plain: &[u8], level: i32) -> io::Result<Packed> {
     let mut set = |parameter| context.set_parameter(parameter).map_err(failed);
     set(CParameter::CompressionLevel(level))?;
     if !prefix.is_empty() {
-        set(CParameter::WindowLog(WINDOW_LOG))?;
-        set(CParameter::ChainLog(CHAIN_LOG))?;
+        // The match finder has to reach over all of both.
+        let all = (prefix.len() + plain.len()).max(1 << 12).next_power_of_two().ilog2();
+        set(CParameter::WindowLog(all))?;
+        set(CParameter::ChainLog(all))?;
         context.ref_prefix(prefix).map_err(failed)?;
     }
     let mut frame = Vec::with_capacity(zstd::zstd_safe::compress_bound(plain.len()));
