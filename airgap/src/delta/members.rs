@@ -68,7 +68,7 @@ pub(super) fn cut(
 /// The files of the tar between `start` and `end`; none if it can't be read.
 fn files(content: &Spool, start: u64, end: u64, units: &mut Vec<Unit>) {
     let first = units.len();
-    let mut archive = tar::Archive::new(content.range(start, end - start));
+    let mut archive = tar::Archive::new(content.leaps(start, end - start));
     let Ok(entries) = archive.entries_with_seek() else { return };
     for entry in entries {
         let Ok(entry) = entry else { return units.truncate(first) };

@@ -77,8 +77,17 @@ impl Spool {
 
     /// A stretch of it, to be read from its start.
     pub(super) fn range(&self, start: u64, length: u64) -> BufReader<Range<'_>> {
+        self.buffered(start, length, BUFFER)
+    }
+
+    /// The same for a reader that leaps about: each leap fills the buffer again.
+    pub(super) fn leaps(&self, start: u64, length: u64) -> BufReader<Range<'_>> {
+        self.buffered(start, length, 4 * 1024)
+    }
+
+    fn buffered(&self, start: u64, length: u64, most: usize) -> BufReader<Range<'_>> {
         let end = start.saturating_add(length).min(self.length);
-        let capacity = (end.saturating_sub(start) as usize).clamp(1, BUFFER);
+        let capacity = (end.saturating_sub(start) as usize).clamp(1, most);
         BufReader::with_capacity(
             capacity,
             Range { file: &self.file, start, at: start.min(end), end },
