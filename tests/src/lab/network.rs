@@ -121,6 +121,22 @@ pub fn shape(state: &State, server: &ServerState, rate: Option<&str>) -> Result<
     Ok(())
 }
 
+/// Limits what the operator's workstation sends; `None` lifts the limit.
+pub fn shape_workstation(state: &State, rate: Option<&str>) -> Result<()> {
+    shape_sent(&state.namespace, BRIDGE, rate)
+}
+
+/// Bytes that the operator's workstation has sent since the lab is up, all headers included.
+pub fn sent_by_workstation(state: &State) -> Result<u64> {
+    let devices = inside(&file_of(&state.namespace), || {
+        Ok(fs_err::read_to_string("/proc/thread-self/net/dev")?)
+    })?;
+    let line = devices.lines().find_map(|line| line.trim().strip_prefix(BRIDGE)?.strip_prefix(':'));
+    // Eight columns of what came, then what went.
+    let sent = line.and_then(|columns| columns.split_whitespace().nth(8)?.parse().ok());
+    sent.with_context(|| format!("no counters of `{BRIDGE}`"))
+}
+
 /// As [`shape`] for a device whose other end is out of reach, as a machine's is: what comes from it is led through a
 /// device of its own, and limited as it leaves that.
 pub fn shape_tap(namespace: &str, tap: &str, rate: Option<&str>) -> Result<()> {
