@@ -1,14 +1,14 @@
 #!/bin/bash
 # Speed, as ratios against named peers in the same run (`docs/benchmarks.md` says how each is measured and why it is fair).
-# Usage: tests/bench.sh [boot|check|install|plan|push|verify|memory|delta]...; all but `delta`, which packs hundreds of MB
+# Usage: tests/bench.sh [boot|check|install|plan|push|verify|memory|peers|disk|delta]...; all but `delta`, which packs hundreds of MB
 # of xz several times, where none is named. Root. A part that fails doesn't keep the others from running; the table at
 # the end is also written to target/bench.tsv. Ends with status 1 if a part failed or a bar was missed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tests/host.sh
-parts=("$@"); [ ${#parts[@]} != 0 ] || parts=(boot check install plan push verify memory)
+parts=("$@"); [ ${#parts[@]} != 0 ] || parts=(boot check install plan push verify memory peers disk)
 for part in "${parts[@]}"; do
-  case $part in boot | check | install | plan | push | verify | memory | delta) ;; *) sed -n 3,6p "$0" >&2; exit 2 ;; esac
+  case $part in boot | check | install | plan | push | verify | memory | peers | disk | delta) ;; *) sed -n 3,6p "$0" >&2; exit 2 ;; esac
 done
 tools=(); for tool in ansible-core:ansible time:/usr/bin/time; do
   command -v "${tool#*:}" >/dev/null || tools+=("${tool%%:*}")
@@ -25,6 +25,7 @@ cargo build --quiet --release -p kdc-agent; cargo build --quiet --release -p kdc
 . tests/bench/programs.sh
 . tests/bench/memory.sh
 . tests/bench/delta.sh
+. tests/bench/peers.sh
 
 bench_boot() {
   say "Boot: 3 light servers until SSH answers"

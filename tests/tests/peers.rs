@@ -1,19 +1,46 @@
 //! Nodes that feed each other, for real: light servers, real agents, a generated bundle of files, no Kubernetes.
 #![expect(clippy::unwrap_used, reason = "what a test needs, it insists on")]
-#![expect(clippy::print_stdout, reason = "figures, for who reads the log")]
 
 #[path = "kit/feeding.rs"]
 mod feeding;
 mod kit;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use feeding::{Fed, Made, Watched, feed, feed_until};
+use feeding::{Made, Watched, feed_until};
+use kdc_install::fleet::conduct::NodeResult;
 use kdc_tests::{
     lab::LightServer,
     server::{Fault, Server},
 };
 use kit::{TestLab, sh};
+
+/// What came of feeding.
+struct Fed {
+    results: Vec<NodeResult>,
+    /// From the first question to the start of the last run.
+    took: Duration,
+}
+
+impl Fed {
+    /// Bytes that the installer sent to all of them.
+    fn sent(&self) -> u64 {
+        self.results.iter().map(|result| result.sent_bytes).sum()
+    }
+
+    fn all_installed(&self) -> bool {
+        self.results.iter().all(|result| result.end.is_installed())
+    }
+}
+
+/// Feed them to the end.
+fn feed(lab: &TestLab, servers: &[LightServer], made: &Made, watched: &Watched) -> Fed {
+    let began = Instant::now();
+    let results = feed_until(lab, servers, made, watched, std::future::pending).unwrap();
+    let last = watched.started.lock().unwrap().iter().map(|(_, at)| *at).max();
+    let took = last.map_or(Duration::ZERO, |last| last.saturating_duration_since(began));
+    Fed { results, took }
+}
 
 /// Every store is whole and every file written, as the signed index says; nobody shares any more.
 fn assert_fed(servers: &[LightServer], made: &Made, fed: &Fed) {

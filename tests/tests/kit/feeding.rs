@@ -10,7 +10,7 @@ use std::{
     net::IpAddr,
     path::Path,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use kdc_agent::step::{Content, NodePlan, PlannedStep, Step};
@@ -137,24 +137,6 @@ impl Observer for Watched {
     }
 }
 
-/// What came of feeding.
-pub struct Fed {
-    pub results: Vec<NodeResult>,
-    /// From the first question to the start of the last run.
-    pub took: Duration,
-}
-
-impl Fed {
-    /// Bytes that the installer sent to all of them.
-    pub fn sent(&self) -> u64 {
-        self.results.iter().map(|result| result.sent_bytes).sum()
-    }
-
-    pub fn all_installed(&self) -> bool {
-        self.results.iter().all(|result| result.end.is_installed())
-    }
-}
-
 /// Do this on the lab's workstation, in its network.
 fn on_workstation<T: Send>(lab: &Lab, work: impl AsyncFnOnce() -> T + Send) -> T {
     let there = || {
@@ -184,7 +166,7 @@ pub fn feed_until<K: Future<Output = ()>>(
     made: &Made,
     watched: &Watched,
     killed: impl FnOnce() -> K + Send,
-) -> Option<Fed> {
+) -> Option<Vec<NodeResult>> {
     let agent = AgentBinary::load(&built("kdc-agent").unwrap()).unwrap();
     let targets: Vec<Target> = servers.iter().map(|server| target(lab, server)).collect();
     let addresses: Vec<IpAddr> = servers.iter().map(Server::address).collect();
@@ -201,24 +183,14 @@ pub fn feed_until<K: Future<Output = ()>>(
         let (holder, parallel) = ("test@test pid 1", 50);
         let (promise, consent) = (None, &|_| true);
         let job = Job { cluster, plans, addresses, load, holder, run, parallel, promise, consent };
-        let began = Instant::now();
         let installed = tokio::select! {
             installed = install(&links, job) => installed,
             () = killed() => return None,
         };
         let Ok(Installed::Ran { results, .. }) = installed else { panic!("{installed:?}") };
-        let last = watched.started.lock().unwrap().iter().map(|(_, at)| *at).max();
         for link in &links {
             link.close().await;
         }
-        Some(Fed {
-            results,
-            took: last.map_or(Duration::ZERO, |last| last.saturating_duration_since(began)),
-        })
+        Some(results)
     })
-}
-
-/// Feed them to the end.
-pub fn feed(lab: &Lab, servers: &[LightServer], made: &Made, watched: &Watched) -> Fed {
-    feed_until(lab, servers, made, watched, std::future::pending).unwrap()
 }
