@@ -1,7 +1,7 @@
 //! A generated bundle to ten servers that feed each other, against the time to one in the same run.
 //!
 //! Light servers of a lab, whose links, and the operator's, carry 200 Mbit/s each way. Time is from the first question
-//! to the start of the last run, which is when the last store is whole; the installer's bytes are those of its
+//! (the agents are there by then) to the start of the last run, which is when the last store is whole; the installer's bytes are those of its
 //! device, all headers included. Prints both ratios and fails when a bar is missed. `KDC_PEERS_MIB` sets the size
 //! (1024), `KDC_PEERS_SERVERS` the servers (10).
 
@@ -11,7 +11,10 @@
 #[path = "../tests/kit/feeding.rs"]
 mod feeding;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use feeding::{Made, Watched, feed_until};
 use kdc_tests::{
@@ -31,15 +34,18 @@ fn number(name: &str, default: u64) -> u64 {
 /// Seconds until all stores were whole, and what the workstation sent against the bundle.
 fn measure(lab: &Lab, servers: &[LightServer], made: &Made) -> anyhow::Result<(f64, f64)> {
     let watched = Watched::default();
-    let (before, began) = (network::sent_by_workstation(lab.state())?, Instant::now());
+    let began = Mutex::new(None);
     let started = || watched.started.lock().unwrap().len();
     // What the runs do with it is another matter.
     feed_until(lab, servers, made, &watched, || async {
+        let sent = network::sent_by_workstation(lab.state());
+        *began.lock().unwrap() = Some((Instant::now(), sent));
         while started() < servers.len() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
-    let sent = network::sent_by_workstation(lab.state())? - before;
+    let Some((began, before)) = began.into_inner()? else { anyhow::bail!("it did not begin") };
+    let sent = network::sent_by_workstation(lab.state())? - before?;
     let last = watched.started.lock().unwrap().iter().map(|(_, at)| *at).max();
     let last = last.ok_or_else(|| anyhow::anyhow!("no run was started"))?;
     let took = last.saturating_duration_since(began).as_secs_f64();

@@ -160,6 +160,7 @@ fn target(lab: &Lab, server: &LightServer) -> Target {
 }
 
 /// Feed these servers and let their runs write the files; `None` where `killed` ended first, which kills the installer.
+/// `killed` begins when every server has its agent.
 pub fn feed_until<K: Future<Output = ()>>(
     lab: &Lab,
     servers: &[LightServer],
@@ -174,6 +175,10 @@ pub fn feed_until<K: Future<Output = ()>>(
     on_workstation(lab, async move || {
         let door = |target| Link::new(SshDoor { target, agent: agent.clone() }, watched);
         let links: Vec<_> = targets.into_iter().map(door).collect();
+        // As `apply` does, which looks at the nodes first: staging the agent is no part of feeding.
+        for link in &links {
+            link.hand().await.unwrap();
+        }
         let (index, digest) = (made.file.index(), made.file.digest());
         let (text, signature) = (&*made.text, made.file.signature());
         let load = Load { index, digest, text, signature, keys: &made.keys, source: made };
