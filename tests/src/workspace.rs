@@ -5,7 +5,7 @@
 //! hand has no cargo to ask: there a program that is older than one of its sources is refused.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -58,8 +58,18 @@ fn build(cargo: &OsStr) -> Result<()> {
         bail!("`{}` doesn't lie where cargo puts tests", own.display());
     };
     let manifest = checkout().join("Cargo.toml");
-    let mut words: Vec<&OsStr> =
-        vec![cargo, "build".as_ref(), "--quiet".as_ref(), "--workspace".as_ref()];
+    // What cargo told this test of its own package is not for the others: build scripts (ring's) watch these, and all that
+    // stands on them would be compiled again, here and then once more by the next `cargo test`.
+    let ours: Vec<OsString> = std::env::vars_os()
+        .map(|(name, _)| name)
+        .filter(|name| {
+            let name = name.to_string_lossy();
+            name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+        })
+        .collect();
+    let mut words: Vec<&OsStr> = vec!["env".as_ref()];
+    words.extend(ours.iter().flat_map(|name| [OsStr::new("-u"), name.as_os_str()]));
+    words.extend([cargo, "build".as_ref(), "--quiet".as_ref(), "--workspace".as_ref()]);
     words.extend([OsStr::new("--manifest-path"), manifest.as_os_str()]);
     words.extend([OsStr::new("--target-dir"), target.as_os_str()]);
     if profile.ends_with("release") {
