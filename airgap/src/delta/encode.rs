@@ -135,7 +135,9 @@ pub(super) fn encode(
     let planner = Planner { units, bases, runs: &runs };
     let tasks = planner.tasks(target.length());
     let mut output = Counted { inner: output, length: 0, digest: Sha256::new() };
-    for pair in tasks.chunks(WORKERS) {
+    // From a list alone nearly all goes through the dearest level, which takes some 100 MiB a worker.
+    let from_list = bases.list.iter().any(|base| base.content.is_none());
+    for pair in tasks.chunks(if from_list { 1 } else { WORKERS }) {
         let done: Vec<io::Result<Op>> = std::thread::scope(|scope| {
             let started: Vec<_> =
                 pair.iter().map(|task| scope.spawn(|| carry_out(task, target, bases))).collect();

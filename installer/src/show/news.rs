@@ -158,7 +158,7 @@ pub enum News {
     Bytes {
         /// Node name.
         node: String,
-        /// Bytes sent in this command.
+        /// Of what the node lacked, bytes that are on their way or in its store by now, whoever gave them.
         sent_bytes: u64,
         /// Bytes the node lacked.
         total_bytes: u64,
