@@ -162,8 +162,9 @@ fn images_are_kept_once(servers: &[LightServer]) {
 fn a_removed_image_comes_back_and_an_unknown_one_is_refused_at_once(servers: &[LightServer]) {
     let (control_plane, worker) = (&servers[0], &servers[1]);
     sh(worker, "crictl rmi docker.io/kdc/busybox:1 && ! crictl inspecti docker.io/kdc/busybox:1");
-    // A worker was never sent this one: the control plane gives it.
-    sh(worker, "crictl pull k8s.gcr.io/kube-scheduler:v1.20.2");
+    // A worker was never sent this one: the control plane gives it. What others have is known some seconds late.
+    let pull = "crictl pull k8s.gcr.io/kube-scheduler:v1.20.2";
+    sh(worker, &format!("for _ in 1 2 3 4; do {pull} && exit; sleep 4; done; exit 1"));
     let on_worker = |name: &str, image: &str| {
         let overrides =
             format!(r#"{{"apiVersion":"v1","spec":{{"nodeName":"{}"}}}}"#, worker.name());

@@ -12,7 +12,10 @@ use std::{
 
 use futures_util::future::join_all;
 use kdc_bundles::index::{Digest, Index};
-use tokio::{sync::mpsc as questions, time::timeout};
+use tokio::{
+    sync::mpsc as questions,
+    time::{Instant, timeout},
+};
 
 use super::{
     Folder, PeerError,
@@ -33,6 +36,9 @@ const LOOK: Duration = Duration::from_secs(300);
 
 /// And sooner, when something was asked for that nobody seemed to have.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// For so long others may still be fed themselves: what they have is asked every [`LOOK_AGAIN`].
+const SETTLING: Duration = Duration::from_secs(600);
 
 /// How long a piece may take, whoever is asked.
 const MOST: Duration = Duration::from_secs(20);
@@ -161,6 +167,7 @@ impl Source for WithOthers {
 impl Others {
     /// Answers until nobody can ask any more.
     async fn answer(self: Arc<Self>, mut asked: questions::Receiver<Question>) {
+        let begun = Instant::now();
         let looking = async {
             loop {
                 if let Err(error) = self.look().await {
@@ -168,6 +175,9 @@ impl Others {
                 }
                 // Soon again only for who asks, and not in a row.
                 tokio::time::sleep(LOOK_AGAIN).await;
+                if begun.elapsed() < SETTLING {
+                    continue;
+                }
                 let _woken = timeout(LOOK, self.again.notified()).await;
             }
         };
