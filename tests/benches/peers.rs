@@ -3,7 +3,7 @@
 //! Light servers of a lab, whose links, and the operator's, carry 200 Mbit/s each way. Time is from the first question
 //! (the agents are there by then) to the start of the last run, which is when the last store is whole; the installer's bytes are those of its
 //! device, all headers included. Prints both ratios and fails when a bar is missed. `KDC_PEERS_MIB` sets the size
-//! (1024), `KDC_PEERS_SERVERS` the servers (10).
+//! (1024), `KDC_PEERS_SERVERS` the servers (10), `KDC_PEERS_RATE` the links (on few cores ten fast ones are bound by the kernel).
 
 #![expect(clippy::print_stdout, reason = "a bench reports on stdout")]
 #![expect(clippy::unwrap_used, reason = "as in the tests whose kit it uses")]
@@ -25,7 +25,12 @@ use kdc_tests::{
 /// Bars: time against the time to one, bytes against the bundle.
 const BARS: (f64, f64) = (1.5, 1.3);
 
+/// What every link carries, unless `KDC_PEERS_RATE` says otherwise.
 const RATE: &str = "200mbit";
+
+fn rate() -> String {
+    std::env::var("KDC_PEERS_RATE").unwrap_or_else(|_| RATE.to_owned())
+}
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -75,9 +80,9 @@ fn main() -> anyhow::Result<()> {
         Lab::up(&Wanted::named(&name, usize::try_from(count)?), &|line| println!("  {line}"))?;
     let measured = (|| {
         let servers = lab.servers()?;
-        network::shape_workstation(lab.state(), Some(RATE))?;
+        network::shape_workstation(lab.state(), Some(&rate()))?;
         for server in &servers {
-            server.inflict(&Fault::Shape(RATE.into()))?;
+            server.inflict(&Fault::Shape(rate().into()))?;
         }
         let (one, _) = measure(&lab, &servers[..1], &for_one)?;
         let (all, sent) = measure(&lab, &servers, &for_all)?;
