@@ -19,13 +19,11 @@ if [ ${#tools[@]} != 0 ]; then
   DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -q -y --no-install-recommends install "${tools[@]}" >&2
 fi
 cargo build --quiet --release -p kdc-agent; cargo build --quiet --release -p kdc-install -p kdc-tests
-. tests/bench/figures.sh
-. tests/bench/install.sh
-. tests/bench/check.sh
-. tests/bench/programs.sh
-. tests/bench/memory.sh
-. tests/bench/delta.sh
-. tests/bench/peers.sh
+sourced=(tests/bench/{figures,install,check,programs,memory,delta,peers}.sh)
+# A later one of the same name would take the place of the first without a word.
+twice=$(grep -hoE '^[a-z_]+\(\)' "${sourced[@]}" | sort | uniq -d)
+[ -z "$twice" ] || { echo "tests/bench: more than one file has $twice" >&2; exit 1; }
+for file in "${sourced[@]}"; do . "$file"; done
 
 bench_boot() {
   say "Boot: 3 light servers until SSH answers"

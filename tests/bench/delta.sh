@@ -5,7 +5,7 @@
 bench_delta() {
   local folder=$work/delta
   mkdir "$folder"; cd "$folder"
-  "$bin/kdc-install" bundle key new -o key --unencrypted >"$work/stdout" 2>&1
+  timed "$bin/kdc-install" bundle key new -o key --unencrypted
   say "Updates: two builds of the lab's Kubernetes, one fix apart"
   kubernetes_bundle old; kubernetes_bundle next
   update_of "two builds of Kubernetes" old next
@@ -22,7 +22,7 @@ kubernetes_bundle() {
   [ "$1" = old ] || release=next
   definition=$(KDC_RELEASE=$release "$root/tests/kubernetes/make-bundle-inputs.sh" "$bin/kdc-agent" 2>"$work/inputs.log" | tail -n1) ||
     { cat "$work/inputs.log" >&2; return 1; }
-  bundle "$1" "$definition"
+  delta_bundle "$1" "$definition"
 }
 
 # server_bundle NAME FOLDER: a bundle of the packages in that folder.
@@ -34,10 +34,10 @@ server_bundle() {
       mapfile -t fields < <(dpkg-deb --show --showformat '${Package}\n${Version}\n' "$package")
       printf '%s\n' "- {name: ${fields[0]}, kind: package, platform: linux/amd64, version: \"${fields[1]}\", source: {path: \"$package\"}}"
     done; } >definition.yaml
-  bundle "$1" definition.yaml
+  delta_bundle "$1" definition.yaml
 }
 
-bundle() { timed "$bin/kdc-install" bundle create -f "$2" -o "$1" --key key; }
+delta_bundle() { timed "$bin/kdc-install" bundle create -f "$2" -o "$1" --key key; }
 
 # update_of WHAT OLD NEW: what the update weighs, with the old bundle at hand and with a list of it alone; that it makes
 # the new bundle byte for byte; and what both ends need for it.
@@ -54,6 +54,7 @@ update_of() {
   # No cache: its builder has nothing of the old bundle.
   timed env XDG_CACHE_HOME="$PWD/none" "$bin/kdc-install" bundle diff --inventory inventory "$new" -o update --key key.pub
   ratio_of "  update from the list alone" '' update "$full"
+  figure "  making that ($burnt s CPU), memory" 200 MiB "$memory"
   apply_update
 }
 

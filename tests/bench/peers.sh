@@ -30,7 +30,7 @@ model() {
 bench_disk() {
   local before now most=0 after installing
   say "Disk: the most that a node uses during an install, against what stays"
-  bundle
+  lab_bundle
   echo bench-disk >>"$work/labs"; "$bin/kdc-lab" down --name bench-disk >/dev/null 2>&1 || true
   timed "$bin/kdc-lab" up --name bench-disk --servers 1 --disk 8G
   operator bench-disk; before=$(used_of node1)
