@@ -10,6 +10,7 @@
 //! | **store** | pieces and blobs of the bundle on this node, by digest, proved before use |
 
 pub mod accept;
+mod background;
 pub mod check;
 pub mod daemon;
 pub mod facts;

@@ -188,7 +188,7 @@ fn take_back(id: &str) -> anyhow::Result<ExitCode> {
     run::check_run_id(id)?;
     let notes = NoteWriter::begin(&places.volatile, id);
     // Undo needs nothing of it, and the disk it fills may be the reason for the undo.
-    match Store::system().prune(&std::collections::BTreeSet::new()) {
+    match Store::system().empty() {
         Ok(bytes) => tracing::info!(bytes, "the store was emptied"),
         Err(error) => tracing::warn!(%error, "the store stays as it is"),
     }

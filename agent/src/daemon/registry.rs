@@ -13,15 +13,14 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    thread::JoinHandle,
 };
 
 use kdc_bundles::index::Digest;
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
 
 use super::DaemonError;
 use crate::{
+    background::{self, Background},
     facts,
     host::{Attributes, Host},
     serve::registry::{Limits, Registry},
@@ -44,9 +43,6 @@ pub const REGISTRY_PORT: u16 = 327;
 
 /// Memory for content on its way out, as much as one pull of containerd can take at a time.
 const CONTENT_BYTES: u64 = 8 * 1024 * 1024;
-
-/// Threads that read and prove pieces.
-const READERS: usize = 2;
 
 /// The address as a URL.
 #[must_use]
@@ -121,7 +117,7 @@ pub(super) struct Keeper {
     address: SocketAddr,
     /// The file as it was last carried out.
     told: Option<String>,
-    serving: Option<Serving>,
+    serving: Option<Background>,
 }
 
 impl Keeper {
@@ -138,7 +134,7 @@ impl Keeper {
     pub(super) fn settle(&mut self, host: &dyn Host) -> Result<Option<String>, DaemonError> {
         let text = host.read_text(REGISTRY_PATH)?;
         let at = self.address;
-        if self.serving.as_ref().is_some_and(Serving::stands) && text == self.told {
+        if self.serving.as_ref().is_some_and(Background::stands) && text == self.told {
             return Ok(Some(format!("images served at {at}")));
         }
         self.serving = None;
@@ -172,7 +168,7 @@ impl Keeper {
         Ok(host.remove(SERVED_PATH)?)
     }
 
-    fn open(&self, index: &Digest) -> Result<Serving, NotServed> {
+    fn open(&self, index: &Digest) -> Result<Background, NotServed> {
         let shelf = self.store.shelf(index)?.with_images_of(facts::platform());
         let limits = Limits { content_bytes: CONTENT_BYTES, ..Limits::default() };
         let source = WithOthers::new(shelf, self.others.clone()).map_err(NotServed::Thread)?;
@@ -181,7 +177,7 @@ impl Keeper {
         let listen = |source| NotServed::Listen { at, source };
         let listener = TcpListener::bind(at).map_err(listen)?;
         listener.set_nonblocking(true).map_err(listen)?;
-        Serving::start(registry, listener).map_err(NotServed::Thread)
+        serve_in_background(registry, listener).map_err(NotServed::Thread)
     }
 }
 
@@ -194,57 +190,16 @@ fn tell(host: &dyn Host, served: &Served) -> Result<(), DaemonError> {
     Ok(host.write(SERVED_PATH, &text, Attributes::root(0o600))?)
 }
 
-/// A registry in a thread, for as long as this lives.
-struct Serving {
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Serving {
-    fn start(registry: Registry, listener: TcpListener) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .max_blocking_threads(READERS)
-            .build()?;
-        let (stop, stopped) = oneshot::channel();
-        let serve = move || {
-            runtime.block_on(async {
-                match tokio::net::TcpListener::from_std(listener) {
-                    Ok(listener) => {
-                        let stopped = async {
-                            // The other end is never dropped unsent, and would mean the same.
-                            let _asked = stopped.await;
-                        };
-                        registry.serve(listener, |stream| async { Ok(stream) }, stopped).await;
-                    }
-                    Err(error) => tracing::error!(%error, "the registry can't listen"),
-                }
-            });
-            // A read of the disk that nobody waits for any more must not keep the thread.
-            runtime.shutdown_background();
-        };
-        let thread = std::thread::Builder::new().name("registry".to_owned()).spawn(serve)?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
-    }
-
-    /// The thread has not died.
-    fn stands(&self) -> bool {
-        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            // It has ended by itself already where nobody hears this.
-            let _heard = stop.send(());
+fn serve_in_background(registry: Registry, listener: TcpListener) -> io::Result<Background> {
+    Background::start("registry", background::runtime()?, move || async move {
+        match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => {
+                let wrap = |stream| async { Ok(stream) };
+                registry.serve(listener, wrap, std::future::pending()).await;
+            }
+            Err(error) => tracing::error!(%error, "the registry can't listen"),
         }
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the registry's thread had died");
-        }
-    }
+    })
 }
 
 #[cfg(test)]

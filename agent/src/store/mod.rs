@@ -142,33 +142,6 @@ impl Store {
         Ok(Shelf { store: self.clone(), index: Arc::new(parsed), digest: digest.clone() })
     }
 
-    /// Remove every blob, whole or partial, that is not in `keep`; returns the bytes freed. Kept
-    /// indexes stay. Missing directories are no error.
-    ///
-    /// # Errors
-    /// When a file can't be removed.
-    pub fn prune(&self, keep: &BTreeSet<Digest>) -> Result<u64, StoreError> {
-        let keep: BTreeSet<&str> = keep.iter().map(Digest::hex).collect();
-        let mut freed = 0;
-        for directory in ["blobs/sha256", "partial"] {
-            let entries = match fs_err::read_dir(self.root.join(directory)) {
-                Ok(entries) => entries,
-                Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(cause) => return Err(cause.into()),
-            };
-            for entry in entries {
-                let entry = entry?;
-                let name = entry.file_name();
-                let hex = name.to_string_lossy();
-                if !keep.contains(hex.trim_end_matches(".have")) {
-                    freed += entry.metadata()?.len();
-                    fs_err::remove_file(entry.path())?;
-                }
-            }
-        }
-        Ok(freed)
-    }
-
     fn blob_path(&self, blob: &Digest) -> PathBuf {
         self.root.join("blobs/sha256").join(blob.hex())
     }

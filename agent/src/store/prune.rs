@@ -56,6 +56,16 @@ impl Store {
         Ok(surplus)
     }
 
+    /// Removes all content, whole or partial, and every index; returns the bytes freed.
+    ///
+    /// # Errors
+    /// When a file can't be removed.
+    pub fn empty(&self) -> Result<u64, StoreError> {
+        let all = self.surplus(&Keep::default())?;
+        self.remove(&all)?;
+        Ok(all.iter().map(|file| file.bytes).sum())
+    }
+
     /// Removes these files. That one is gone already is no error.
     ///
     /// # Errors

@@ -316,12 +316,21 @@ fn pruning_keeps_what_is_named_and_the_index() {
     let shelf = site.shelf("b1", &[TEXT, b"other", b""]);
     receive(&shelf, ended(stream(&shelf, TEXT, &[0, 1, 2, 3, 4])).as_slice());
     receive(&shelf, ended(stream(&shelf, b"other", &[0])).as_slice());
-    let freed = shelf.store.prune(&[Digest::of(TEXT), Digest::of(b"")].into()).unwrap();
-    assert_eq!(freed, 5);
+    let keep = Keep {
+        blobs: [Digest::of(TEXT), Digest::of(b"")].into(),
+        indexes: [shelf.digest().clone()].into(),
+    };
+    let surplus = shelf.store.surplus(&keep).unwrap();
+    let names: Vec<_> = surplus.iter().map(|file| file.path.file_name().unwrap()).collect();
+    assert_eq!(names, [Digest::of(b"other").hex()]);
+    shelf.store.remove(&surplus).unwrap();
     assert_eq!(read(&shelf, TEXT).unwrap(), TEXT);
     assert_eq!(read(&shelf, b"").unwrap(), b"");
     assert!(shelf.open(&Digest::of(b"other")).is_err());
-    assert!(shelf.store.root.join(format!("index/{}.json", shelf.digest().hex())).is_file());
+    let index = shelf.store.root.join(format!("index/{}.json", shelf.digest().hex()));
+    assert!(index.is_file());
+    assert!(shelf.store.empty().unwrap() > 0);
+    assert!(shelf.open(&Digest::of(TEXT)).is_err() && !index.exists());
 }
 
 #[test]

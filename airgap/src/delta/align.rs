@@ -222,16 +222,7 @@ fn number(seed: &[u8], bits: u32) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn noise(seed: u64, length: usize) -> Vec<u8> {
-        let mut state = seed;
-        let next = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (state >> 33) as u8
-        };
-        std::iter::repeat_with(next).take(length).collect()
-    }
+    use super::{super::tests::noise, *};
 
     /// Steps cover the new content; gives how many bytes differ where it is said to be kept.
     fn changed(old: &[u8], new: &[u8], steps: &[Step]) -> usize {

@@ -5,10 +5,10 @@
 //! both: while a unit lives the daemon lets the port go. It fetches nothing by itself; what containerd
 //! asks for and this node lacks comes from others ([`super::WithOthers`]).
 
-use std::{io, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use kdc_bundles::index::Digest;
-use tokio::{net::TcpListener, sync::oneshot};
+use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::{
@@ -20,13 +20,13 @@ use super::{
     server::{Activity, Limits, Server},
     share::bind,
 };
-use crate::store::Store;
+use crate::{
+    background::{self, Background},
+    store::Store,
+};
 
 /// Between two looks at the store.
 const LOOK: Duration = Duration::from_secs(5);
-
-/// Threads that read and prove pieces.
-const READERS: usize = 2;
 
 /// Serves peers while no unit does.
 pub struct Standing {
@@ -42,8 +42,7 @@ struct Serving {
     guests: Guests,
     stamp: Option<Stamp>,
     peers: usize,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    service: Background,
 }
 
 impl Standing {
@@ -78,7 +77,7 @@ impl Standing {
         let same = |serving: &Serving| {
             serving.index == wanted.index
                 && serving.certificate == *identity.digest()
-                && serving.stands()
+                && serving.service.stands()
         };
         if !self.serving.as_ref().is_some_and(same) {
             self.stop();
@@ -102,10 +101,7 @@ impl Standing {
 
     fn start(&self, index: &Digest, identity: &Identity) -> Result<Serving, PeerError> {
         let port = self.folder.status()?.map_or(PEER_PORT, |status| status.port);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .max_blocking_threads(READERS)
-            .build()?;
+        let runtime = background::runtime()?;
         let listener = {
             let _entered = runtime.enter();
             bind(port)?
@@ -113,19 +109,7 @@ impl Standing {
         let local = Arc::new(Local::new(self.store.shelf(index)?));
         let guests = Guests::default();
         let tls = TlsAcceptor::from(pin::server_config(identity, &guests)?);
-        let (stop, stopped) = oneshot::channel();
-        let serve = move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    () = serve(local, listener, tls) => {}
-                    // That the other end was dropped means the same.
-                    _ = stopped => {}
-                }
-            });
-            // A read of the disk that nobody waits for any more must not keep the thread.
-            runtime.shutdown_background();
-        };
-        let thread = std::thread::Builder::new().name("peers".to_owned()).spawn(serve)?;
+        let service = Background::start("peers", runtime, move || serve(local, listener, tls))?;
         Ok(Serving {
             index: index.clone(),
             certificate: identity.digest().clone(),
@@ -133,8 +117,7 @@ impl Standing {
             guests,
             stamp: None,
             peers: 0,
-            stop: Some(stop),
-            thread: Some(thread),
+            service,
         })
     }
 }
@@ -157,26 +140,5 @@ async fn serve(local: Arc<Local>, listener: TcpListener, tls: TlsAcceptor) {
     tokio::select! {
         never = server.serve(listener, tls) => match never {},
         () = looking => {}
-    }
-}
-
-impl Serving {
-    /// The thread has not died.
-    fn stands(&self) -> bool {
-        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            // It has ended by itself already where nobody hears this.
-            let _heard = stop.send(());
-        }
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that serves peers had died");
-        }
     }
 }

@@ -97,6 +97,7 @@ impl BundleCommandError {
             Self::Signing(SigningError::Generate) | Self::Terminal(_) => Exit::Internal,
             Self::Create(CreateError::Write { source: WriteError::Write { .. } }) => Exit::Internal,
             Self::Delta(DeltaError::File { .. }) => Exit::Usage,
+            Self::Delta(DeltaError::Write { source: WriteError::Write { .. } }) => Exit::Internal,
             Self::Delta(_) => Exit::Refused,
             Self::Unopened { .. }
             | Self::Key(_)
