@@ -164,7 +164,16 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tests::noise, *};
+    use super::*;
+
+    fn noise(seed: u64, length: usize) -> Vec<u8> {
+        let mut state = seed;
+        let next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as u8
+        };
+        std::iter::repeat_with(next).take(length).collect()
+    }
 
     fn chunks(content: &[u8], buffer: usize) -> Vec<Chunk> {
         let mut found = Vec::new();
