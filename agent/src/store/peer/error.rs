@@ -69,7 +69,10 @@ impl PeerError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::NotSharing => "ask it to share first".to_owned(),
+            Self::NotSharing | Self::Peers { .. } => {
+                "run `kdc-install apply` again; if it says so again, report it as a fault of kdc"
+                    .to_owned()
+            }
             Self::NotListening { unit, .. } => format!("see `journalctl -u {unit}` on the node"),
             Self::Identity { .. } | Self::File { .. } => {
                 "run `kdc-install apply` again: it makes the folder anew".to_owned()
@@ -79,7 +82,6 @@ impl PeerError {
             }
             Self::Host(error) => return error.hint(),
             Self::Store(error) => return error.hint(),
-            Self::Peers { .. } => return None,
         })
     }
 }
