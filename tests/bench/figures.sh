@@ -22,15 +22,15 @@ median() { printf '%s\n' "$@" | sort -n | awk '{ all[NR] = $1 } END { print all[
 row() { local IFS=$'\t'; printf '%s\t%s\n' "$*" "$(load)" >>"$work/rows"; }
 
 # figure NAME BAR UNIT OURS [PEER [RATIO]]: a figure, told at once and kept for the table. With a PEER the BAR is for the
-# ratio (OURS / PEER, or RATIO where that is a median of pairs), else for OURS. `~BAR` is told but not due; '' is none.
+# ratio (OURS / PEER, or RATIO where that is a median of pairs), else for OURS; '' is none.
 figure() {
-  local name=$1 bar=${2#\~} unit=$3 ours=$4 peer=${5:-} ratio=${6:-} value verdict='no bar'
+  local name=$1 bar=$2 unit=$3 ours=$4 peer=${5:-} ratio=${6:-} value verdict='no bar'
   if [ -n "$peer" ]; then ratio=${ratio:-$(calculate "$ours / $peer" 2)}; fi
   value=${ratio:-$ours}
   if [ -n "$bar" ]; then
     verdict=met
     if awk "BEGIN { exit !($value > $bar) }"; then
-      case $2 in '~'*) verdict='missed, not due yet' ;; *) verdict=MISSED ;; esac
+      verdict=MISSED
     fi
     if [ -n "$ratio" ]; then bar+=' x'; else bar+=" $unit"; fi
   fi
@@ -38,7 +38,7 @@ figure() {
   printf '= %s: %s %s%s, %s\n' "$name" "$ours" "$unit" "${peer:+ against $peer $unit, $ratio x}" "$verdict"
 }
 
-# The rows as a table and as a file; status 1 if a part failed or a bar that is due was missed.
+# The rows as a table and as a file; status 1 if a part failed or a bar was missed.
 table() {
   local file=$root/target/bench.tsv
   { printf 'name\tours\tpeer\tratio\tbar\tverdict\tload\n'; cat "$work/rows"; } >"$file"

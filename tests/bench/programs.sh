@@ -20,12 +20,12 @@ bench_push() {
   theirs=$(sed -n 's/^round .*: scp \([0-9.]*\) s wall.*/\1/p' "$work/push")
   ours=$(sed -n 's/^round .* push \([0-9.]*\) s wall.*/\1/p' "$work/push")
   # shellcheck disable=SC2086 # one word a round
-  figure "push of 1 GiB to one server, wall" '~0.60' s "$(median $ours)" "$(median $theirs)" \
+  figure "push of 1 GiB to one server, wall" 0.60 s "$(median $ours)" "$(median $theirs)" \
     "$(sed -n 's/^push of .* wall \([0-9.]*\) .*/\1/p' "$work/push")"
   theirs=$(sed -n 's/^round .*: scp .* wall \([0-9.]*\) s cpu; push.*/\1/p' "$work/push")
   ours=$(sed -n 's/^round .* wall \([0-9.]*\) s cpu$/\1/p' "$work/push")
   # shellcheck disable=SC2086
-  figure "the same, CPU time of the client" '~0.35' s "$(median $ours)" "$(median $theirs)" \
+  figure "the same, CPU time of the client" 0.35 s "$(median $ours)" "$(median $theirs)" \
     "$(sed -n 's/^push of .* cpu \([0-9.]*\) .*/\1/p' "$work/push")"
   theirs=$(sed -n 's/^far round .*: scp \([0-9.]*\) s wall.*/\1/p' "$work/push")
   ours=$(sed -n 's/^far round .* push \([0-9.]*\) s wall.*/\1/p' "$work/push")
@@ -40,5 +40,5 @@ bench_verify() {
   # verify 512 MiB: 872 MB/s, openssl dgst -sha256 787 MB/s, ratio 1.11 on 2 cores
   read -r size ours theirs < <(sed -n 's/^verify \([0-9]*\) MiB: \([0-9]*\) MB\/s, openssl dgst -sha256 \([0-9]*\) MB\/s.*/\1 \2 \3/p' "$work/verify")
   size="$size * 1.048576"
-  figure "proving a bundle, per core" '~1.05' s "$(calculate "$size / $ours" 2)" "$(calculate "$size / $theirs" 2)"
+  figure "proving a bundle, per core" 1.05 s "$(calculate "$size / $ours" 2)" "$(calculate "$size / $theirs" 2)"
 }
