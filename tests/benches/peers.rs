@@ -82,7 +82,7 @@ fn main() -> anyhow::Result<()> {
         let servers = lab.servers()?;
         network::shape_workstation(lab.state(), Some(&rate()))?;
         for server in &servers {
-            server.inflict(&Fault::Shape(rate().into()))?;
+            server.inflict(&Fault::Shape(rate()))?;
         }
         let (one, _) = measure(&lab, &servers[..1], &for_one)?;
         let (all, sent) = measure(&lab, &servers, &for_all)?;
