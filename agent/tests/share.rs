@@ -12,7 +12,7 @@ use std::{
 use kdc_agent::{
     store::{
         Shelf, Store,
-        peer::{self, Folder, picker::Chance},
+        peer::{self, Folder},
         receive,
     },
     wire::{
@@ -24,6 +24,7 @@ use kdc_bundles::{
     index::{Artifact, ArtifactKind, Blob, Digest, INDEX_VERSION, Index, PIECE_SIZE},
     signing::SigningKey,
 };
+use rand::{RngCore as _, SeedableRng as _, rngs::StdRng};
 
 const SOON: Duration = Duration::from_secs(120);
 
@@ -31,9 +32,9 @@ const SOON: Duration = Duration::from_secs(120);
 const MOST_MEMORY_KIB: u64 = 48 * 1024;
 
 fn content(seed: u64, mib: usize) -> Vec<u8> {
-    let mut chance = Chance(seed);
-    let words = (0..mib * 1024 * 1024 / 8).flat_map(|_| chance.draw().to_le_bytes());
-    words.chain([1, 2, 3]).collect()
+    let mut bytes = vec![0; mib * 1024 * 1024 + 3];
+    StdRng::seed_from_u64(seed).fill_bytes(&mut bytes);
+    bytes
 }
 
 fn index_of(contents: &[Vec<u8>]) -> Index {

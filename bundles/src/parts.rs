@@ -21,8 +21,11 @@ use std::{
 };
 
 mod check;
+#[cfg(feature = "create")]
+mod copy;
 mod geometry;
 mod head;
+mod look;
 #[cfg(feature = "create")]
 mod parity;
 #[cfg(feature = "create")]
@@ -38,8 +41,9 @@ pub use self::{
 };
 #[cfg(feature = "create")]
 pub use self::{
+    copy::{Phase, join, split},
     repair::{RepairError, Repaired, repair},
-    write::{PartsError, PartsWriter, Phase, Written, join, split},
+    write::{PartsError, PartsWriter, Written},
 };
 
 /// One file that claims to be a part.

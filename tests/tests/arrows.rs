@@ -1,6 +1,10 @@
-//! Which crate may know which. Kept as a table so that a new arrow is a reviewed change.
+//! Which crate may know which, and how long a file may be. Arrows are kept as a table so that a new one is a
+//! reviewed change.
 
-use std::process::Command;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 const MAY_USE: &[(&str, &[&str])] = &[
     ("kdc-profiles", &[]),
@@ -57,5 +61,49 @@ fn every_crate_takes_the_workspaces_lints() {
             text.contains("[lints]\nworkspace = true\n"),
             "{manifest} has no `[lints] workspace = true`"
         );
+    }
+}
+
+/// Lines of a file before its tests.
+const MOST_LINES: usize = 400;
+
+/// Whole files of tests and of what stands in for the outside in them.
+fn is_of_tests(path: &Path) -> bool {
+    let name = path.file_stem().expect("a file").to_string_lossy();
+    let inside = |folder: &str| path.components().any(|part| part.as_os_str() == folder);
+    name.ends_with("tests")
+        || ["fake", "simulation"].contains(&&*name)
+        || inside("tests")
+        || inside("fake")
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs_err::read_dir(folder).expect("a folder of the checkout") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn no_file_is_too_long_to_be_read_at_once() {
+    let checkout = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let mut found = Vec::new();
+    for crate_name in ["installer", "agent", "airgap", "bundles", "profiles", "tests"] {
+        sources(&checkout.join(crate_name).join("src"), &mut found);
+    }
+    assert!(found.len() > 200, "only {} sources were found", found.len());
+    for path in found {
+        let inside = path.strip_prefix(checkout).expect("below the checkout");
+        // The test kit's own crate is `tests`.
+        if is_of_tests(inside.strip_prefix("tests").unwrap_or(inside)) {
+            continue;
+        }
+        let text = fs_err::read_to_string(&path).expect("a source");
+        let lines = text.lines().take_while(|line| *line != "#[cfg(test)]").count();
+        assert!(lines <= MOST_LINES, "{} has {lines} lines before its tests", inside.display());
     }
 }

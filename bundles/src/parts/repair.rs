@@ -12,9 +12,9 @@ use std::{
 
 use super::{
     Checked, MAX_PARTS, PartFile, PartKind, PartSet, Stray,
-    check::Look,
     geometry::slice_digest,
     head::PartHead,
+    look::Look,
     numbers_text,
     parity::{Parity, Slices},
     write::{NewPart, PartsError, part_name, put_in_place},

@@ -384,14 +384,12 @@ impl Reader {
                 }
             }
             Message::Event(event) => {
-                let listeners: Vec<_> = self
-                    .shared
-                    .lock()
-                    .waiting
-                    .values()
-                    .filter(|waiting| waiting.topic.as_deref() == Some(event.run.as_str()))
-                    .map(|waiting| waiting.events.clone())
-                    .collect();
+                let listeners: Vec<_> = {
+                    let state = self.shared.lock();
+                    let topic = Some(event.run.as_str());
+                    let of_run = state.waiting.values().filter(|one| one.topic.as_deref() == topic);
+                    of_run.map(|one| one.events.clone()).collect()
+                };
                 for listener in listeners {
                     drop(listener.send(event.clone()).await);
                 }

@@ -30,7 +30,7 @@ use super::{
     crew::Crew,
     identity::Identity,
     local::Local,
-    picker::{Chance, Picker, Piece, WantedBlob},
+    picker::{Picker, Piece, WantedBlob},
     pieces::Bitmap,
     server::Activity,
 };
@@ -228,7 +228,6 @@ impl Fetch {
     /// Deals with one neighbour for ever, or until it lies.
     pub(super) async fn keep(self: Arc<Self>, peer: Peer, config: Arc<ClientConfig>) {
         let neighbour = self.number_of(&peer.certificate);
-        let mut chance = Chance(neighbour as u64 ^ u64::from(std::process::id()));
         let mut pause = PAUSE.0;
         loop {
             let begun = Instant::now();
@@ -246,7 +245,7 @@ impl Fetch {
             }
             tracing::info!(peer = peer.name, %fault, pause_ms = pause.as_millis(), "left alone");
             // Nodes that lost the same neighbour need not come back to it all at once.
-            sleep(pause.mul_f64(0.75 + chance.below(64) as f64 / 128.0)).await;
+            sleep(pause.mul_f64(rand::random_range(0.75..1.25))).await;
             pause = (pause * 2).min(PAUSE.1);
         }
     }

@@ -12,6 +12,7 @@ use std::{
 
 use futures_util::future::join_all;
 use kdc_bundles::index::{Digest, Index};
+use rand::seq::SliceRandom as _;
 use tokio::{
     sync::mpsc as questions,
     time::{Instant, timeout},
@@ -21,7 +22,7 @@ use super::{
     Folder, PeerError,
     client::{Fault, Link, Patience},
     identity::Identity,
-    picker::{Chance, Piece, neighbours},
+    picker::{Piece, neighbours},
     pieces::{Bitmap, Numbering},
     pin,
 };
@@ -253,7 +254,7 @@ impl Others {
                 known.iter().filter(|(peer, (_, map))| map.has(number) && !liars.contains(*peer));
             has.map(|(_, (peer, _))| peer.clone()).collect()
         };
-        Chance(rand::random()).shuffle(&mut holders);
+        holders.shuffle(&mut rand::rng());
         let mut last = Fault::Absent;
         for peer in holders.iter().take(TRIES) {
             let asked = async { self.link(&identity, peer).await?.piece(piece, length).await };

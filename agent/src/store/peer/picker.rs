@@ -18,6 +18,8 @@
 
 use std::collections::BTreeSet;
 
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
+
 use super::bits::Bits;
 
 /// Up to so many peers a node talks to all of them.
@@ -49,42 +51,16 @@ pub fn neighbours(own: usize, peers: usize, seed: u64) -> Vec<usize> {
     if peers <= ALL_UP_TO {
         return (0..peers).filter(|peer| *peer != own).collect();
     }
-    let mut chance = Chance(seed);
+    // The same program on every node: the same circles.
+    let mut chance = StdRng::seed_from_u64(seed);
     let mut chosen = BTreeSet::new();
     for _ in 0..CIRCLES {
         let mut circle: Vec<usize> = (0..peers).collect();
-        chance.shuffle(&mut circle);
+        circle.shuffle(&mut chance);
         let Some(at) = circle.iter().position(|peer| *peer == own) else { continue };
         chosen.extend([circle[(at + 1) % peers], circle[(at + peers - 1) % peers]]);
     }
     chosen.into_iter().collect()
-}
-
-/// Chance out of a seed (`SplitMix64`): the same seed, the same choices.
-#[derive(Debug, Clone)]
-pub struct Chance(pub u64);
-
-impl Chance {
-    /// The next number.
-    pub fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `bound`; 0 where there is none.
-    pub fn below(&mut self, bound: usize) -> usize {
-        let bound = u64::try_from(bound).unwrap_or(u64::MAX).max(1);
-        usize::try_from(self.draw() % bound).unwrap_or(0)
-    }
-
-    /// Put into a random order.
-    pub fn shuffle<T>(&mut self, things: &mut [T]) {
-        for last in (1..things.len()).rev() {
-            things.swap(last, self.below(last + 1));
-        }
-    }
 }
 
 /// One piece, as the index counts.
@@ -151,7 +127,7 @@ pub struct Picker {
     bytes_under_way: u64,
     /// Pieces that neighbours delivered.
     delivered: u64,
-    chance: Chance,
+    chance: StdRng,
 }
 
 impl Picker {
@@ -184,7 +160,7 @@ impl Picker {
             flights: Vec::new(),
             bytes_under_way: 0,
             delivered: 0,
-            chance: Chance(seed),
+            chance: StdRng::seed_from_u64(seed),
         }
     }
 
@@ -355,7 +331,7 @@ impl Picker {
                 (fewest, best, equals) = (holders, Some(slot), 1);
             } else if holders == fewest {
                 equals += 1;
-                if self.chance.below(equals) == 0 {
+                if self.chance.random_range(0..equals) == 0 {
                     best = Some(slot);
                 }
             }

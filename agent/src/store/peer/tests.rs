@@ -10,6 +10,7 @@ use std::{
 };
 
 use kdc_bundles::{index::Digest, signing::SigningKey};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -45,8 +46,8 @@ const SOON: Duration = Duration::from_secs(30);
 /// Two blobs of 20 and 3 pieces, the last ones short.
 fn contents() -> Vec<Vec<u8>> {
     let bytes = |seed: u64, count: usize| {
-        let mut chance = super::picker::Chance(seed);
-        (0..count).map(|_| chance.draw() as u8).collect()
+        let mut chance = StdRng::seed_from_u64(seed);
+        (0..count).map(|_| chance.random()).collect()
     };
     vec![bytes(1, 20 * PIECE as usize - 7), bytes(2, 2 * PIECE as usize + 1)]
 }

@@ -14,11 +14,12 @@ use std::{
 use kdc_agent::{
     store::peer::{
         bits::Bits,
-        picker::{Chance, Picker, Piece, WantedBlob, neighbours},
+        picker::{Picker, Piece, WantedBlob, neighbours},
     },
     wire::MissingPieces,
 };
 use kdc_bundles::index::{Blob, Digest, INDEX_VERSION, Index, PIECE_SIZE};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 
 use super::{LANES, LOOKS, seeder::Seeder};
 use crate::fleet::distribute::Lacking;
@@ -196,11 +197,11 @@ impl<'i> World<'i> {
     }
 
     /// Kill a tenth of the nodes, each at a random moment before `until`.
-    fn kill_a_tenth(&mut self, until: Time, chance: &mut Chance) {
+    fn kill_a_tenth(&mut self, until: Time, chance: &mut StdRng) {
         let mut victims: Vec<usize> = (0..self.nodes.len()).collect();
-        chance.shuffle(&mut victims);
+        victims.shuffle(chance);
         for victim in &victims[..self.nodes.len() / 10] {
-            self.at(chance.draw() % until, Event::Die(*victim));
+            self.at(chance.random_range(0..until), Event::Die(*victim));
         }
     }
 
@@ -409,7 +410,7 @@ fn ratios(nodes: usize, pieces: usize, seed: u64, kill: bool) -> (f64, f64) {
     let (index, one) = (index(pieces), to_one(pieces));
     let mut world = World::new(nodes, &index, seed);
     if kill {
-        world.kill_a_tenth(one.took, &mut Chance(seed));
+        world.kill_a_tenth(one.took, &mut StdRng::seed_from_u64(seed));
     }
     let all = world.run();
     let (time, sent) = (ratio(all.took, one.took), all.pieces_sent as f64 / pieces as f64);
