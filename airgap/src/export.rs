@@ -32,6 +32,19 @@ pub enum ExportError {
         /// The place.
         path: PathBuf,
     },
+    /// The file system is too small for it.
+    #[error(
+        "the export needs {needed} bytes, `{}` has {free} free; nothing was written",
+        path.display()
+    )]
+    Space {
+        /// The folder it would be made in.
+        path: PathBuf,
+        /// Bytes of all blobs.
+        needed: u64,
+        /// Bytes that may be used there.
+        free: u64,
+    },
     /// The bundle is damaged.
     #[error("the bundle can't be exported")]
     Bundle(#[source] VerifyError),
@@ -47,6 +60,7 @@ impl ExportError {
         let text = match self {
             Self::Nothing { .. } => "`kdc-install bundle inspect FILE` lists what is in it",
             Self::Occupied { .. } => "name another folder: nothing is ever overwritten",
+            Self::Space { .. } => "name a folder on another disk, or choose less with `--only`",
             Self::Bundle(error) => return error.hint(),
             Self::Io(_) => "look at the free space and the rights of the folder",
         };
@@ -138,6 +152,10 @@ pub fn write_oci(
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
+    let (needed, free) = (selection.content_bytes(), free_bytes(beside)?);
+    if needed > free {
+        return Err(ExportError::Space { path: beside.to_owned(), needed, free });
+    }
     let mode = std::fs::Permissions::from_mode(0o755);
     let folder =
         tempfile::Builder::new().prefix(".kdc-export-").permissions(mode).tempdir_in(beside)?;
@@ -169,6 +187,12 @@ pub fn write_oci(
         blobs: selection.blobs.len(),
         content_bytes: selection.content_bytes(),
     })
+}
+
+/// Bytes that whoever runs this may still use of a folder's file system.
+fn free_bytes(folder: &Path) -> io::Result<u64> {
+    let disk = nix::sys::statvfs::statvfs(folder)?;
+    Ok(disk.blocks_available().saturating_mul(disk.fragment_size()))
 }
 
 /// Nothing is there, or an empty folder.

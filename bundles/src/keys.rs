@@ -169,8 +169,22 @@ impl TrustedKey {
     /// The text of its `.pub` file.
     #[must_use]
     pub fn to_text(&self) -> String {
+        self.to_text_for("bundle")
+    }
+
+    /// The same, saying what it proves.
+    #[must_use]
+    pub fn to_text_for(&self, what: &str) -> String {
         let key = BASE64_STANDARD.encode(self.bytes);
-        format!("untrusted comment: kdc bundle public key {}\n{key}\n", self.id())
+        format!("untrusted comment: kdc {what} public key {}\n{key}\n", self.id())
+    }
+
+    /// The point of Ed25519's curve that the key is, for signatures in another form than minisign's.
+    #[must_use]
+    pub fn point(&self) -> [u8; 32] {
+        let mut point = [0; 32];
+        point.copy_from_slice(&self.bytes[10..]);
+        point
     }
 
     /// The decoded key.

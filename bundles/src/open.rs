@@ -218,14 +218,27 @@ impl BundleFile {
         result
     }
 
-    /// As [`BundleFile::read_piece_into`], into new memory.
+    /// Fills `into` with bytes of the blob with that ordinal, from `offset` in it, as they lie there: for
+    /// whoever hands them to somebody that proves them, as an agent does with every piece it is sent.
     ///
     /// # Errors
-    /// As [`BundleFile::read_piece_into`].
-    pub fn read_piece(&self, ordinal: usize, piece: usize) -> Result<Vec<u8>, VerifyError> {
-        let mut buffer = Vec::new();
-        self.read_piece_into(ordinal, piece, &mut buffer)?;
-        Ok(buffer)
+    /// When the blob has no such bytes, or they can't be read.
+    pub fn read_unproved(
+        &self,
+        ordinal: usize,
+        offset: u64,
+        into: &mut [u8],
+    ) -> Result<(), VerifyError> {
+        let (Some(blob), Some(start)) = (self.index.blobs.get(ordinal), self.layout.start(ordinal))
+        else {
+            return Err(VerifyError::NoSuchBlob { digest: format!("number {ordinal}") });
+        };
+        let member = member::blob_name(&blob.digest);
+        if offset.checked_add(into.len() as u64).is_none_or(|end| end > blob.size) {
+            let piece = usize::try_from(offset / self.index.piece_size).unwrap_or(usize::MAX);
+            return Err(VerifyError::NoSuchPiece { member, piece });
+        }
+        self.read_at(into, start + offset, &member)
     }
 
     fn fill_piece(

@@ -66,15 +66,24 @@ pub(crate) fn prove_all<T: Send, R>(
         let _ = give_back.send(Vec::new());
     }
     std::thread::scope(|scope| {
-        for _ in 0..workers {
+        let start = |_| {
             let (give_back, receive) = (give_back.clone(), &receive);
-            scope.spawn(move || work(receive, &give_back, bad));
-        }
+            scope.spawn(move || work(receive, &give_back, bad))
+        };
+        let threads: Vec<_> = (0..workers).map(start).collect();
         // Without this only the workers hold senders, and `free` closes should they all be gone.
         drop(give_back);
         let feed = Feed { send, free, spare: RefCell::default() };
-        // The workers end when the feed is gone.
-        read(&feed)
+        let done = read(&feed);
+        // The workers end when the feed is gone. The scope's end waits for what they do, but not until the
+        // threads are gone: fuzzing took what a dying one still held for a leak.
+        drop(feed);
+        for thread in threads {
+            if let Err(panic) = thread.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+        done
     })
 }
 

@@ -20,9 +20,6 @@ use crate::{
     signature::{self, MAX_SIGNATURES, Parts},
 };
 
-/// Comment in the secret key's file.
-const SECRET_COMMENT: &str = "kdc bundle secret key";
-
 /// Longest secret key file read.
 const MAX_KEY_TEXT: u64 = 4096;
 
@@ -229,6 +226,21 @@ impl SigningKey {
             .expect("algorithm, id and key are what a public key is made of")
     }
 
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> KeyId {
+        KeyId(self.id)
+    }
+
+    /// The bare Ed25519 signature over bytes that begin with a word for what they are, so that it can't be
+    /// taken for a signature over anything else.
+    #[must_use]
+    pub fn sign_bytes(&self, bytes: &[u8]) -> [u8; 64] {
+        let mut signature = [0; 64];
+        signature.copy_from_slice(self.pair.sign(bytes).as_ref());
+        signature
+    }
+
     /// The signature text for an index.
     #[must_use]
     pub fn sign(&self, index: &Index) -> String {
@@ -285,6 +297,18 @@ pub fn public_path(path: &Path) -> PathBuf {
 /// # Errors
 /// When one of the files exists or can't be written; then neither is left behind by this call.
 pub fn new_key_files(path: &Path, password: Option<&str>) -> Result<TrustedKey, SigningError> {
+    new_key_files_for("bundle", path, password)
+}
+
+/// As [`new_key_files`], for keys that sign something else: `what` stands in the files' comments.
+///
+/// # Errors
+/// As there.
+pub fn new_key_files_for(
+    what: &str,
+    path: &Path,
+    password: Option<&str>,
+) -> Result<TrustedKey, SigningError> {
     if password == Some("") {
         return Err(SigningError::EmptyPassword);
     }
@@ -295,12 +319,12 @@ pub fn new_key_files(path: &Path, password: Option<&str>) -> Result<TrustedKey, 
         Some(password) => minisign::KeyPair::generate_encrypted_keypair(Some(password.to_owned()))
             .map_err(generate)?,
     };
-    let secret = pair.sk.to_box(Some(SECRET_COMMENT)).map_err(generate)?;
+    let secret = pair.sk.to_box(Some(&format!("kdc {what} secret key"))).map_err(generate)?;
     let secret = Zeroizing::new(secret.into_string());
     let public =
         TrustedKey::parse(&pair.pk.to_base64(), "the key").map_err(|_| SigningError::Generate)?;
     let public_path = public_path(path);
-    write_new(&public_path, public.to_text().as_bytes(), 0o644)?;
+    write_new(&public_path, public.to_text_for(what).as_bytes(), 0o644)?;
     if let Err(error) = write_new(path, secret.as_bytes(), 0o600) {
         // Without its secret half the public key is of no use; that we failed is the news.
         let _ = fs_err::remove_file(&public_path);

@@ -209,6 +209,7 @@ fn an_export_is_a_layout_for_skopeo_and_appears_whole_or_not_at_all() {
     skopeo_well(at, &format!("copy oci:one:{IMAGE} dir:second"));
     expect(at, &format!("{export} none --only image/x"), 2, "`image/x`");
     expect(at, &format!("{export} notes-only --only file"), 0, "1 artifacts, 1 blobs");
+    too_large_for_its_disk(at);
 
     let mut bytes = fs_err::read(at.join("kdc.bundle")).unwrap();
     let layer = &blobs.iter().max_by_key(|(_, content)| content.len()).unwrap().1;
@@ -221,6 +222,21 @@ fn an_export_is_a_layout_for_skopeo_and_appears_whole_or_not_at_all() {
     let of_export = |name: &&std::ffi::OsString| name.to_string_lossy().starts_with(".kdc-export");
     assert!(!names.contains(&"damaged".into()), "{names:?}");
     assert_eq!(names.iter().find(of_export), None);
+}
+
+/// An export to a file system of a MiB is refused with both sizes before anything is written.
+fn too_large_for_its_disk(at: &Path) {
+    fs_err::create_dir(at.join("small")).unwrap();
+    let script =
+        "mount -t tmpfs -o size=1m small small && \"$@\" || { echo \"exit $?\"; ls -A small; }";
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--mount", "--user", "--map-root-user", "sh", "-c", script, "sh"]);
+    let export = install(at, "bundle export kdc.bundle --key site.key.pub --oci small/all");
+    let output = unshare.arg(export.get_program()).args(export.get_args()).current_dir(at).output();
+    let output = output.expect("util-linux' unshare is needed");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "exit 2\n", "{}", text(&output));
+    let said = text(&output);
+    assert!(said.contains("has 1048576 free; nothing was written"), "{said}");
 }
 
 #[test]

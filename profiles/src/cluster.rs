@@ -17,6 +17,8 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub mod gpu;
+mod gpu_read;
 mod nodes;
 mod parts;
 mod read;
@@ -110,6 +112,9 @@ pub struct Node {
     /// Kubernetes taints, `key=value:Effect`.
     #[serde(default)]
     pub taints: Vec<String>,
+    /// What its GPUs are for; its class's, where it says nothing itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<gpu::Gpu>,
 }
 
 /// Cluster network.
@@ -138,6 +143,18 @@ pub struct Settings {
     pub parallel: u16,
 }
 
+/// The licence, as far as the cluster file speaks of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct License {
+    /// The licence's file, relative to the cluster file; without one what is installed in the cluster counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// Nodes over the limit get a taint that keeps new pods away. What runs there stays.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub taint_over_limit: bool,
+}
+
 /// A proved cluster file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -156,4 +173,10 @@ pub struct Cluster {
     pub network: Network,
     /// Settings.
     pub settings: Settings,
+    /// How far the nodes may mend themselves; nothing said is told and left alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub self_healing: Option<crate::healing::SelfHealing>,
+    /// Its licence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<License>,
 }

@@ -79,6 +79,9 @@ pub struct Component {
     /// Workload that must be ready: `namespace/deployment/name`.
     #[serde(default)]
     pub ready: Vec<String>,
+    /// What the licence must have for it, by its name there; absent for what every cluster may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entitlement: Option<String>,
 }
 
 /// What is proved from inside when the install is done.

@@ -9,6 +9,7 @@ use std::path::Path;
 use crate::{
     cluster::read_kind,
     fields::{Fields, Place},
+    moment,
     problem::{LoadError, Problems, read_bounded},
     yaml,
 };
@@ -62,32 +63,10 @@ impl std::str::FromStr for Moment {
 
     /// A day alone is its first second.
     fn from_str(text: &str) -> Result<Self, MomentError> {
-        const SHAPE: &[u8] = b"dddd-dd-ddTdd:dd:ddZ";
         let whole = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
-        let fits = whole.len() == SHAPE.len()
-            && whole.bytes().zip(SHAPE).all(|(byte, shape)| match shape {
-                b'd' => byte.is_ascii_digit(),
-                other => byte == *other,
-            });
-        if !fits {
-            return Err(MomentError);
-        }
-        let number = |from: usize, to: usize| whole[from..to].parse::<u32>().unwrap_or(u32::MAX);
-        let (year, month, day) = (number(0, 4), number(5, 7), number(8, 10));
-        let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-        let days = match month {
-            2 if leap => 29,
-            2 => 28,
-            4 | 6 | 9 | 11 => 30,
-            1..=12 => 31,
-            _ => return Err(MomentError),
-        };
-        let time = number(11, 13) < 24 && number(14, 16) < 60 && number(17, 19) < 60;
-        if year > 0 && (1..=days).contains(&day) && time {
-            Ok(Self(whole))
-        } else {
-            Err(MomentError)
-        }
+        // Year 0 is in the calendar, and in no key.
+        let is_one = moment::parse(&whole).is_some() && !whole.starts_with("0000");
+        if is_one { Ok(Self(whole)) } else { Err(MomentError) }
     }
 }
 

@@ -10,9 +10,10 @@
 
 use std::{
     fs::File,
-    io::{Read as _, Seek as _, SeekFrom},
+    io::Read as _,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -33,20 +34,11 @@ const CPU: f64 = 0.35;
 const FAR_RATE: f64 = 1.8;
 const ONE_WAY: Duration = Duration::from_millis(10);
 
-struct Source(Mutex<File>);
+struct Source(File);
 
 impl PieceSource for Source {
-    fn read_into(
-        &self,
-        _: &Digest,
-        offset: u64,
-        length: usize,
-        into: &mut Vec<u8>,
-    ) -> std::io::Result<()> {
-        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        file.seek(SeekFrom::Start(offset))?;
-        // Into spare capacity: zeroing it first would cost as much as half the encryption.
-        (&mut *file).take(length as u64).read_to_end(into).map(drop)
+    fn read_at(&self, _: &Digest, offset: u64, into: &mut [u8]) -> std::io::Result<()> {
+        self.0.read_exact_at(into, offset)
     }
 }
 
@@ -100,7 +92,7 @@ async fn push(target: &Target, agent: &AgentBinary, file: &Path, size: u64) -> a
     };
     let last = u32::try_from(size.div_ceil(PIECE_SIZE))?;
     let missing = [MissingPieces { blob: digest.clone(), ranges: vec![(0, last)] }];
-    let source = Source(Mutex::new(fs_err::File::open(file)?.into_parts().0));
+    let source = Source(fs_err::File::open(file)?.into_parts().0);
     let session = Session::open(target, agent).await?;
     let received = session.send_pieces(&index, &digest, &missing, &source, &|_| {}).await?;
     anyhow::ensure!(received.bytes == size, "{} of {size} bytes arrived", received.bytes);

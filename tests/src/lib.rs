@@ -6,6 +6,7 @@
 //! - [`differ`]: what differs on a server between two moments.
 //! - [`operator::Operator`]: who runs `kdc-install` there, with a bundle, a key and a cluster file.
 //! - [`workspace`]: the programs under test, as the sources are now. [`program`]: other programs.
+//! - [`api_server::ApiServer`]: a real API server with its etcd, alone on loopback.
 //! - [`sshd::Sshd`]: a real sshd on loopback, where a lab would be too much. [`far::Far`]: the same, far away.
 //!
 //! ```no_run
@@ -19,6 +20,7 @@
 //! # Ok::<(), anyhow::Error>(())
 //! ```
 
+pub mod api_server;
 pub mod differ;
 pub mod far;
 pub mod lab;

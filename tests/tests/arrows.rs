@@ -1,10 +1,9 @@
 //! Which crate may know which, and how long a file may be. Arrows are kept as a table so that a new one is a
 //! reviewed change.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{path::Path, process::Command};
+
+use kdc_tests::workspace::rust_files;
 
 const MAY_USE: &[(&str, &[&str])] = &[
     ("kdc-profiles", &[]),
@@ -12,8 +11,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kdc-agent", &["kdc-bundles", "kdc-profiles"]),
     ("kdc-airgap", &["kdc-bundles", "kdc-profiles"]),
     ("kdc-install", &["kdc-agent", "kdc-airgap", "kdc-bundles", "kdc-profiles"]),
-    // It feeds readers wherever they are.
-    ("kdc-fuzz", &["kdc-airgap", "kdc-bundles"]),
+    // It feeds readers wherever they are; the agent's read the kernel's log.
+    ("kdc-fuzz", &["kdc-agent", "kdc-airgap", "kdc-bundles"]),
+    // A library of somebody else's, as far as kdc can tell.
+    ("kdc-fake-nvml", &[]),
     // Tests reach into all of them; only they may use the installer.
     ("kdc-tests", &["kdc-agent", "kdc-airgap", "kdc-bundles", "kdc-install", "kdc-profiles"]),
 ];
@@ -77,23 +78,14 @@ fn is_of_tests(path: &Path) -> bool {
         || inside("fake")
 }
 
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs_err::read_dir(folder).expect("a folder of the checkout") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|ending| ending == "rs") {
-            found.push(path);
-        }
-    }
-}
-
 #[test]
 fn no_file_is_too_long_to_be_read_at_once() {
     let checkout = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let crates = ["installer", "agent", "airgap", "bundles", "profiles", "tests"];
     let mut found = Vec::new();
-    for crate_name in ["installer", "agent", "airgap", "bundles", "profiles", "tests"] {
-        sources(&checkout.join(crate_name).join("src"), &mut found);
+    for crate_name in crates {
+        found
+            .extend(rust_files(&checkout.join(crate_name).join("src")).expect("a crate's sources"));
     }
     assert!(found.len() > 200, "only {} sources were found", found.len());
     for path in found {

@@ -130,16 +130,20 @@ fn an_untouched_bundle_is_proved_and_gives_every_byte() {
     fs_err::write(&path, &sample.bytes).unwrap();
     let open = BundleFile::open(&path, &sample.keys()).unwrap();
     assert_eq!(open.digest(), &proved.digest);
+    let mut bytes = Vec::new();
     for (digest, content) in &sample.contents {
         assert_eq!(open.read_blob(digest, 1 << 20).unwrap(), *content);
         let ordinal = open.index().ordinal(digest).unwrap();
         for (piece, expected) in content.chunks(PIECE as usize).enumerate() {
-            assert_eq!(open.read_piece(ordinal, piece).unwrap(), expected);
+            open.read_piece_into(ordinal, piece, &mut bytes).unwrap();
+            assert_eq!(bytes, expected);
         }
-        let past = open.read_piece(ordinal, content.len().div_ceil(PIECE as usize));
-        assert!(matches!(past, Err(VerifyError::NoSuchPiece { .. })));
+        let past = content.len().div_ceil(PIECE as usize);
+        let error = open.read_piece_into(ordinal, past, &mut bytes).unwrap_err();
+        assert!(matches!(error, VerifyError::NoSuchPiece { .. }), "{error}");
     }
-    assert!(matches!(open.read_piece(99, 0), Err(VerifyError::NoSuchBlob { .. })));
+    let error = open.read_piece_into(99, 0, &mut bytes).unwrap_err();
+    assert!(matches!(error, VerifyError::NoSuchBlob { .. }), "{error}");
 }
 
 #[test]
@@ -338,6 +342,27 @@ fn a_file_that_changes_after_it_was_opened_is_noticed() {
     let error = open.read_piece_into(ordinal, 0, &mut buffer).unwrap_err();
     assert!(matches!(error, VerifyError::Piece { .. }), "{error}");
     assert!(buffer.is_empty(), "unproved bytes were handed out");
+}
+
+#[test]
+fn bytes_for_whoever_proves_them_are_the_blobs_own_and_never_its_neighbours() {
+    let (sample, folder) = (Sample::new(), tempfile::tempdir().unwrap());
+    let path = folder.path().join("b");
+    fs_err::write(&path, &sample.bytes).unwrap();
+    let open = BundleFile::open(&path, &sample.keys()).unwrap();
+    let ordinal = open.index().blobs.iter().position(|blob| blob.size > PIECE).unwrap();
+    let blob = &open.index().blobs[ordinal];
+    let whole = open.read_blob(&blob.digest, blob.size).unwrap();
+    let (size, from) = (whole.len(), 3);
+    let mut buffer = vec![0; size - from];
+    open.read_unproved(ordinal, from as u64, &mut buffer).unwrap();
+    assert_eq!(buffer, whole[from..]);
+    for offset in [from as u64 + 1, blob.size, u64::MAX] {
+        let error = open.read_unproved(ordinal, offset, &mut buffer).unwrap_err();
+        assert!(matches!(error, VerifyError::NoSuchPiece { .. }), "{error}");
+    }
+    let nobody = open.read_unproved(open.index().blobs.len(), 0, &mut buffer).unwrap_err();
+    assert!(matches!(nobody, VerifyError::NoSuchBlob { .. }), "{nobody}");
 }
 
 #[test]

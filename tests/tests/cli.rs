@@ -8,7 +8,10 @@ use std::{
 };
 
 use assert_cmd::Command;
-use kdc_tests::operator::{built, checkout};
+use kdc_tests::{
+    operator::{built, checkout},
+    workspace::rust_files,
+};
 
 /// Addresses made for documentation, all of them led to a closed port of this machine.
 const SSH_CONFIG: &str = "Host 192.0.2.*\n  HostName 127.0.0.1\n  Port 1\n";
@@ -72,6 +75,10 @@ const COMMANDS: &[&[&str]] = &[
     &["apply"],
     &["up"],
     &["status"],
+    &["audit"],
+    &["audit", "show"],
+    &["audit", "verify"],
+    &["audit", "export"],
     &["undo"],
     &["kubeconfig"],
     &["completions"],
@@ -82,6 +89,17 @@ const COMMANDS: &[&[&str]] = &[
     &["bundle", "create"],
     &["bundle", "verify"],
     &["bundle", "inspect"],
+    &["license"],
+    &["license", "install"],
+    &["license", "status"],
+    &["license", "explain"],
+    &["license", "export"],
+    &["license", "remove"],
+    &["license", "keygen"],
+    &["license", "issue"],
+    &["license", "inspect"],
+    &["license", "verify"],
+    &["license", "revoke"],
 ];
 
 #[test]
@@ -111,7 +129,7 @@ fn the_short_help_is_the_list_of_commands() {
         .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    let all = "init check plan apply up status undo kubeconfig bundle completions man help";
+    let all = "init check plan apply up status gpu audit undo kubeconfig license bundle completions man help";
     assert_eq!(names.join(" "), all);
 }
 
@@ -168,6 +186,8 @@ fn what_an_operator_gets_wrong_ends_with_2_and_says_what_to_do() {
         (&["undo", "--only", "w9"], "error[KDC-016]: the cluster file has no node `w9`"),
         (&["status", "--local", "-f", "two.yaml"], "error[KDC-030]: `--local` is for"),
         (&["init"], "error[KDC-017]: `cluster.yaml` is there already"),
+        (&["audit", "verify", "x.audit", "--public-keys", "none"], "error[KDC-036]: `none` can't"),
+        (&["audit", "verify", "x.audit"], "error: the following required arguments"),
         (&["check", "--bundle", "none.bundle"], "error[BDL-002]"),
         (&["apply", "--parallel", "0"], "error: invalid value '0' for '--parallel <N>'"),
         (&["aply"], "error: unrecognized subcommand 'aply'"),
@@ -263,6 +283,106 @@ fn a_machine_that_is_out_of_file_descriptors_is_told_as_its_own_fault() {
     let (code, _, said) = desk.run_program(Path::new("/bin/sh"), &["-c", &script]);
     assert_eq!(code, 1, "{said}");
     assert!(said.starts_with("error[KDC-001]: kdc-install can't work here\ncause: "), "{said}");
+}
+
+/// `license issue` at a vendor's desk.
+fn issue(desk: &Desk, more: &[&str]) -> (i32, String, String) {
+    let usual = ["license", "issue", "--key", "v.key", "--customer", "Example GmbH"];
+    desk.run(&[&usual, more].concat())
+}
+
+/// A vendor's desk: a key, and a licence for three nodes.
+fn vendor() -> Desk {
+    let desk = Desk::new();
+    let (code, said, _) = desk.run(&["license", "keygen", "-o", "v.key", "--unencrypted"]);
+    assert!(code == 0 && said.contains("built in: KDC_LICENSE_KEYS=RW"), "{said}");
+    let (code, said, _) = issue(&desk, &["--max-nodes", "3", "--days", "365", "-o", "l.json"]);
+    assert!(code == 0 && said.contains("nodes          3\n"), "{said}");
+    desk
+}
+
+#[test]
+fn a_vendor_makes_a_key_and_a_licence_that_others_prove_and_nobody_changes() {
+    let desk = vendor();
+    let verify = ["license", "verify", "l.json", "--key", "v.key.pub", "--output", "json"];
+    let (code, shown, said) = desk.run(&verify);
+    assert_eq!(code, 0, "{said}");
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!((&shown["proved"], &shown["license"]["maxNodes"]), (&true.into(), &3.into()));
+    assert_eq!(shown["license"]["customer"], "Example GmbH");
+    let (code, shown, said) = desk.run(&["license", "inspect", "l.json"]);
+    assert!(code == 0 && shown.contains("signature      NOT checked"), "{shown}");
+    assert!(said.contains("nothing was proved"), "{said}");
+    // One licence more is a new file, and a newer serial.
+    let (code, _, said) = issue(&desk, &["--max-nodes", "4", "--days", "9", "-o", "l.json"]);
+    assert!(code == 2 && said.starts_with("error[LIC-005]: `l.json` is there already"), "{said}");
+    let text = fs_err::read_to_string(desk.path("l.json")).unwrap();
+    desk.write("changed.json", &text.replacen("\"payload\":\"e", "\"payload\":\"f", 1));
+    desk.write("strange.json", "{}");
+    assert_eq!(desk.run(&["license", "keygen", "-o", "other", "--unencrypted"]).0, 0);
+    for (file, key, code, says) in [
+        (
+            "changed.json",
+            "v.key.pub",
+            3,
+            "error[LIC-001]: the licence `changed.json` is refused\ncause: the signature",
+        ),
+        (
+            "strange.json",
+            "v.key.pub",
+            3,
+            "error[LIC-001]: the licence `strange.json` is refused\ncause: the file is not a licence",
+        ),
+        (
+            "l.json",
+            "other.pub",
+            3,
+            "error[LIC-001]: the licence `l.json` is refused\ncause: the file is signed with the key",
+        ),
+        ("l.json", "l.json", 2, "error[LIC-003]: a public key can't be used"),
+        ("none.json", "v.key.pub", 2, "error[LIC-005]: `none.json` can't be read"),
+    ] {
+        let (ended, said) = desk.fail(&["license", "verify", file, "--key", key]);
+        assert!(ended == code && said.starts_with(says) && said.contains("\nhint: "), "{said}");
+    }
+}
+
+#[test]
+fn a_licence_that_makes_no_sense_is_not_issued() {
+    let desk = vendor();
+    for (more, says) in [
+        (
+            &["--max-nodes", "0", "--days", "9", "-o", "x"][..],
+            "error[LIC-002]: such a licence can't be issued\ncause: its field `maxNodes`",
+        ),
+        (&["--max-nodes", "3", "-o", "x"], "error: the following required arguments"),
+        (
+            &["--days", "9", "--feature", "A B", "-o", "x"],
+            "error: invalid value 'A B' for '--feature",
+        ),
+        (&["--days", "9", "--crit", "moonPhase", "-o", "x"], "error: invalid value 'moonPhase'"),
+        (&["--days", "9", "--password-file", "l.json", "-o", "x"], "error[BDL-006]"),
+    ] {
+        let (code, _, said) = issue(&desk, more);
+        assert!(code == 2 && said.starts_with(says), "{more:?}: {said}");
+    }
+}
+
+#[test]
+fn a_list_of_what_is_revoked_grows_and_is_no_licence() {
+    let desk = vendor();
+    let (code, said) = desk.fail(&["license", "revoke", "--key", "l.json", "--id", "a", "-o", "r"]);
+    assert!(code == 2 && said.starts_with("error[LIC-004]"), "{said}");
+    let revoke = ["license", "revoke", "--key", "v.key", "--id", "lic-1", "-o", "r.json"];
+    assert_eq!(desk.run(&revoke).0, 0);
+    let more = [
+        "license", "revoke", "--key", "v.key", "--id", "lic-2", "--from", "r.json", "-o", "s.json",
+    ];
+    let (code, shown, said) = desk.run(&more);
+    assert!(code == 0 && shown.contains("revokes 2: lic-1, lic-2"), "{shown}{said}");
+    // A list is no licence.
+    let (code, said) = desk.fail(&["license", "verify", "r.json", "--key", "v.key.pub"]);
+    assert!(code == 3 && said.contains("cause: the signature"), "{said}");
 }
 
 const DEFINITION: &str = "\
@@ -386,7 +506,32 @@ const SEEN_ELSEWHERE: &[(&str, &str, &str)] = &[
         UNDO,
         "a_worker_that_is_not_undone_leaves_the_control_plane_alone_and_both_are_named",
     ),
+    (
+        "KDC-035",
+        "installer/src/command/audit/verdict.rs",
+        "what_is_wrong_with_a_log_is_named_and_ends_with_exit_3",
+    ),
+    (
+        "KDC-037",
+        "installer/src/command/audit/gather.rs",
+        "nodes_without_logs_are_told_and_all_of_them_without_is_an_error",
+    ),
     ("KDC-031", ENDING, "proofs_that_fail_and_plans_that_drifted_are_listed_one_by_one"),
+    (
+        "KDC-032",
+        "installer/src/command/bundle/prune/nodes.rs",
+        "who_was_pruned_is_told_beside_who_was_not",
+    ),
+    (
+        "KDC-033",
+        "installer/src/command/gpu.rs",
+        "what_differs_ends_with_its_own_code_and_what_does_not_with_none",
+    ),
+    (
+        "KDC-034",
+        "installer/src/command/licensing.rs",
+        "the_fourth_node_on_a_licence_for_three_is_refused_with_who_counts_and_what_works",
+    ),
 ];
 
 const ENDING: &str = "installer/src/command/ending.rs";
@@ -402,11 +547,8 @@ fn every_code_is_documented_and_has_its_test() {
     };
     let mut used = BTreeSet::new();
     for folder in ["command", "fleet"] {
-        for entry in fs_err::read_dir(checkout().join("installer/src").join(folder)).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_file() {
-                used.extend(codes(&fs_err::read_to_string(path).unwrap()));
-            }
+        for path in rust_files(&checkout().join("installer/src").join(folder)).unwrap() {
+            used.extend(codes(&fs_err::read_to_string(path).unwrap()));
         }
     }
     let documented = codes(&fs_err::read_to_string(checkout().join("docs/errors.md")).unwrap());

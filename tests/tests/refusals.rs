@@ -7,6 +7,7 @@ mod kit;
 
 use std::{
     io::{Read as _, Seek as _, SeekFrom, Write as _},
+    path::PathBuf,
     time::Instant,
 };
 
@@ -15,7 +16,7 @@ use kdc_tests::{
     differ::{Snapshot, diff},
     lab::{LightServer, Wanted},
     machine::{Hardware, Machine},
-    operator::{Bundle, Operator},
+    operator::{Bundle, Operator, checkout},
     server::{Fault, Server},
 };
 use kit::{TestLab, sh};
@@ -46,6 +47,8 @@ const CASES: &[Case] = &[
     ("sudo that wants a password, and nobody to ask", sudo_without_password),
     ("no folder that may execute the agent", noexec),
     ("ten mistakes in a cluster file", ten_mistakes),
+    ("a licence for fewer nodes", licence_for_fewer),
+    ("a licence that was changed", changed_licence),
     ("a clock ten minutes off", clock_off),
     ("swap that is on", swap_on),
 ];
@@ -204,6 +207,45 @@ fn nobody_to_ask(stage: &Stage<'_>) -> Result<()> {
     let words = operator.with_bundle(&["apply", "--output", "plain", "-vv"]);
     let said = ["KDC-014", "`apply` asks", "add `--yes`", "logged in", "answered"];
     refusal(&operator, &words)?.must(2, &said)
+}
+
+/// A licence that the tests' key signed; debug builds take it.
+fn issue(operator: &Operator, nodes: &str) -> Result<PathBuf> {
+    let (key, file) = (checkout().join("tests/license/test.key"), operator.home().join("l.json"));
+    let (key, name) = (key.display().to_string(), file.display().to_string());
+    let words = ["license", "issue", "--customer", "T", "--days", "9", "--max-nodes", nodes];
+    let output = operator.run(&[&words[..], &["--key", &key, "-o", &name]].concat())?;
+    ensure!(output.succeeded(), "{}", output.stderr_text());
+    edit(operator, "spec:\n", "spec:\n  license:\n    file: l.json\n")?;
+    Ok(file)
+}
+
+fn planned(operator: &Operator) -> Result<Refusal> {
+    refusal(operator, &operator.with_bundle(&["plan", "--output", "plain"]))
+}
+
+fn licence_for_fewer(stage: &Stage<'_>) -> Result<()> {
+    let operator = stage.operator()?;
+    issue(&operator, "2")?;
+    let words = [
+        "KDC-034",
+        "3 nodes would count, and the licence is for 2",
+        "new: `node1`, `node2`, `node3`",
+        "everything that runs goes on; removing nodes",
+    ];
+    planned(&operator)?.must(3, &words).context("plan")?;
+    apply(&operator)?.must(3, &words).context("apply")
+}
+
+/// What isn't good lets nothing in and locks nobody out: the trial goes on, and the plan says why.
+fn changed_licence(stage: &Stage<'_>) -> Result<()> {
+    let operator = stage.operator()?;
+    let file = issue(&operator, "2")?;
+    let text = fs_err::read_to_string(&file)?;
+    fs_err::write(&file, text.replacen("\"sig\":\"", "\"sig\":\"A", 1))?;
+    let words =
+        ["Licence\n  invalid: the licence file that was given is not good", "the trial runs"];
+    planned(&operator)?.must(0, &words)
 }
 
 fn full_disk(stage: &Stage<'_>) -> Result<()> {

@@ -43,6 +43,7 @@ fn good_facts() -> Facts {
         }]),
         default_routes: Known::Known(Vec::new()),
         has_resolv_conf: Known::Known(true),
+        has_nvidia_gpu: Known::Known(false),
         listening: Known::Known(BTreeSet::from(["22/tcp".to_owned()])),
         modules: Known::Known(BTreeSet::from(["overlay".to_owned()])),
         sysctls: Known::Known(BTreeMap::new()),
@@ -52,7 +53,7 @@ fn good_facts() -> Facts {
         clock_unix_ms: 1_795_000_000_000,
         cap_sys_resource: Known::Known(true),
         conntrack_max_writable: Known::Known(true),
-        ownership: Ownership { cluster: None, runs: Vec::new() },
+        ownership: Ownership { cluster: None, runs: Vec::new(), components: BTreeSet::new() },
     }
 }
 

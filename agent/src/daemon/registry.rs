@@ -23,7 +23,7 @@ use crate::{
     background::{self, Background},
     facts,
     host::{Attributes, Host},
-    serve::registry::{Limits, Registry},
+    serve::registry::{Limits, Pulls, Registry},
     store::{
         Store,
         peer::{Folder, WithOthers},
@@ -118,16 +118,17 @@ pub(super) struct Keeper {
     /// The file as it was last carried out.
     told: Option<String>,
     serving: Option<Background>,
+    pulls: Pulls,
 }
 
 impl Keeper {
-    /// For the store and the port of this node.
-    pub(super) fn system() -> Self {
-        Self::new(Store::system(), Folder::system(), registry_address())
+    /// For the store and the port of this node; counts what is taken.
+    pub(super) fn system(pulls: Pulls) -> Self {
+        Self { pulls, ..Self::new(Store::system(), Folder::system(), registry_address()) }
     }
 
     fn new(store: Store, others: Folder, address: SocketAddr) -> Self {
-        Self { store, others, address, told: None, serving: None }
+        Self { store, others, address, told: None, serving: None, pulls: Pulls::default() }
     }
 
     /// One round. Says how it stands, for the unit's status; nothing where nothing is to be served.
@@ -172,7 +173,7 @@ impl Keeper {
         let shelf = self.store.shelf(index)?.with_images_of(facts::platform());
         let limits = Limits { content_bytes: CONTENT_BYTES, ..Limits::default() };
         let source = WithOthers::new(shelf, self.others.clone()).map_err(NotServed::Thread)?;
-        let registry = Registry::new(source, limits)?;
+        let registry = Registry::counting(source, limits, self.pulls.clone())?;
         let at = self.address;
         let listen = |source| NotServed::Listen { at, source };
         let listener = TcpListener::bind(at).map_err(listen)?;

@@ -6,6 +6,9 @@ use super::Known;
 
 /// Most bytes a probe reads of one file; the package list of a large machine has about 5 MiB.
 const MAX_FILE_BYTES: u64 = 32 * 1024 * 1024;
+/// Room for one file to begin with. The kernel makes `/proc/net/tcp` anew for each read, a walk over all
+/// its connections: two reads are to do, not the eight that a buffer takes which grows from nothing.
+pub(crate) const USUAL_FILE_BYTES: usize = 16 * 1024;
 
 /// The machine's root, or a recorded tree.
 #[derive(Debug, Clone)]
@@ -24,6 +27,12 @@ impl Look {
     #[must_use]
     pub fn at(root: &Path) -> Self {
         Self { root: root.to_owned() }
+    }
+
+    /// Is this the machine itself, whose kernel and devices may be asked, and not a recorded tree?
+    #[must_use]
+    pub fn is_machine(&self) -> bool {
+        self.root == Path::new("/")
     }
 
     /// The real place of an absolute path.
@@ -45,7 +54,7 @@ impl Look {
     pub fn text(&self, absolute: &str) -> Result<String, String> {
         use std::io::Read as _;
         let file = fs_err::File::open(self.path(absolute)).map_err(|cause| cause.to_string())?;
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(USUAL_FILE_BYTES);
         file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(|cause| cause.to_string())?;
         if bytes.len() as u64 == MAX_FILE_BYTES {
             return Err(format!("{absolute} is larger than {MAX_FILE_BYTES} bytes"));

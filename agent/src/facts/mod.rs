@@ -15,8 +15,10 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::look::USUAL_FILE_BYTES;
 pub use self::{look::Look, software::Ours};
 
 /// Programs that facts look for on PATH: what kubeadm's own preflight insists on, what steps call,
@@ -51,7 +53,7 @@ pub const PROGRAMS: &[&str] = &[
 ];
 
 /// A value, or why it could not be looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Known<T> {
     /// Read.
@@ -71,7 +73,7 @@ impl<T> Known<T> {
 }
 
 /// cgroup hierarchy in force; decides the cgroup driver.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum CgroupVersion {
     /// Legacy or hybrid: driver `cgroupfs`.
@@ -81,7 +83,7 @@ pub enum CgroupVersion {
 }
 
 /// A mounted file system that an install writes to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FileSystem {
     /// Mount point.
@@ -99,7 +101,7 @@ pub struct FileSystem {
 }
 
 /// An address on a link.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Address {
     /// Link name.
@@ -113,7 +115,7 @@ pub struct Address {
 }
 
 /// Things on the host that would fight with what kdc installs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Foreign {
     /// What it is (`containerd`, `docker`, `kubelet`, `k3s`, `etcd`).
@@ -123,17 +125,20 @@ pub struct Foreign {
 }
 
 /// Who an agent found in charge of this node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Ownership {
     /// Cluster name in the receipt, if this node is part of one.
     pub cluster: Option<String>,
     /// Runs whose changes are in force, oldest first.
     pub runs: Vec<String>,
+    /// Components of the profile that those runs put into the cluster.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub components: BTreeSet<String>,
 }
 
 /// Everything `check` and `plan` judge by.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Facts {
     /// Version of the agent that looked.
@@ -177,6 +182,9 @@ pub struct Facts {
     pub packages: Known<BTreeMap<String, String>>,
     /// Foreign container or Kubernetes software that is not ours by receipt.
     pub foreign: Known<Vec<Foreign>>,
+    /// There is a GPU of NVIDIA's on the PCI bus, whoever holds it.
+    #[serde(default = "not_looked")]
+    pub has_nvidia_gpu: Known<bool>,
     /// Programs found on PATH out of those kdc cares about (`iptables`, `conntrack`).
     pub programs: BTreeMap<String, String>,
     /// Wall clock as milliseconds since the epoch, at the moment of the answer.
@@ -225,6 +233,7 @@ pub fn collect(look: &Look, ownership: Ownership, ours: &Ours) -> Facts {
         sysctls: kernel::probe_sysctls(look),
         packages: software::probe_packages(look),
         foreign: software::probe_foreign(look, ours),
+        has_nvidia_gpu: Known::Known(crate::gpu::is_on_bus(look)),
         programs: software::probe_programs(look),
         cap_sys_resource: system::probe_cap_sys_resource(look),
         conntrack_max_writable: system::probe_conntrack_max(look),
@@ -268,7 +277,7 @@ mod tests {
     }
 
     fn nobody() -> Ownership {
-        Ownership { cluster: None, runs: Vec::new() }
+        Ownership { cluster: None, runs: Vec::new(), components: BTreeSet::new() }
     }
 
     fn known<T>(fact: &Known<T>) -> &T {

@@ -68,6 +68,19 @@ pub struct Stat {
     pub size: u64,
 }
 
+/// What changes whenever a file is written, replaced, or given other attributes. Equal stamps mean that
+/// nothing of it changed, since nobody can set the time of change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stamp {
+    /// Length in bytes.
+    pub size: u64,
+    /// Its number in the file system.
+    pub inode: u64,
+    /// When it last changed, in nanoseconds.
+    pub changed_ns: i64,
+}
+
 /// Something the machine would not do.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
@@ -192,6 +205,12 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// If the path cannot be looked at.
     fn stat(&self, path: &str) -> Result<Option<Stat>, HostError>;
+
+    /// What changes with a file; `None` if nothing is there. Links are not followed.
+    ///
+    /// # Errors
+    /// If the path cannot be looked at.
+    fn stamp(&self, path: &str) -> Result<Option<Stamp>, HostError>;
 
     /// Open a file for reading; `None` if nothing is there.
     ///

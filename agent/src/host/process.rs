@@ -21,6 +21,9 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// Longest line handed to a listener; the rest of a longer one comes as further lines.
 const MAX_LINE_BYTES: u64 = 64 * 1024;
 
+/// How long a killed program may take to be gone. Only one that sleeps in a driver takes longer, and nobody waits for that.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// Run a program on this machine, as [`super::Host::stream`] promises.
 pub(super) fn stream(
     program: &Program,
@@ -128,7 +131,10 @@ fn attend(
     loop {
         if ended.is_none() && start.elapsed() > program.deadline() {
             kill_group(child.id());
-            child.wait().map_err(wait_failed)?;
+            let until = Instant::now() + GRACE;
+            while child.try_wait().map_err(wait_failed)?.is_none() && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(5));
+            }
             let (seconds, tail) = (program.deadline().as_secs(), output.tail());
             return Err(HostError::Deadline { program: program.line(), seconds, tail });
         }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Attributes, Feed, Host, HostError, Kind, Output, Program, Stat, process};
+use super::{Attributes, Feed, Host, HostError, Kind, Output, Program, Stamp, Stat, process};
 
 /// This machine, or for files a tree of it that plays the root.
 #[derive(Debug, Clone)]
@@ -129,6 +129,19 @@ impl Host for SystemHost {
         };
         let (mode, uid, gid) = (metadata.mode() & 0o7777, metadata.uid(), metadata.gid());
         Ok(Some(Stat { kind, attributes: Attributes { mode, uid, gid }, size: metadata.len() }))
+    }
+
+    fn stamp(&self, path: &str) -> Result<Option<Stamp>, HostError> {
+        let found = unless_missing(fs_err::symlink_metadata(self.place(path)?));
+        let found = found.map_err(failed("look at", path))?;
+        Ok(found.map(|data| Stamp {
+            size: data.len(),
+            inode: data.ino(),
+            changed_ns: data
+                .ctime()
+                .saturating_mul(1_000_000_000)
+                .saturating_add(data.ctime_nsec()),
+        }))
     }
 
     fn open(&self, path: &str) -> Result<Option<Box<dyn Read + '_>>, HostError> {

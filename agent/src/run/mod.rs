@@ -6,6 +6,7 @@
 //! | [`execute`] | carry a plan out, or go on where it was left |
 //! | [`undo`] | take back everything in force, newest run first |
 //! | [`list`], [`in_force`] | what runs there are; what of them stands |
+//! | [`receipts`] | the steps that stand, run by run |
 //! | [`survey`] | which steps are as wanted now; changes nothing |
 //! | [`NoteWriter`] | what a run says between two lines of its journal, for those who watch |
 //! | [`start_unit`] | have systemd run one of the above in a unit of its own |
@@ -15,6 +16,7 @@
 
 mod execute;
 mod notes;
+mod receipt;
 mod survey;
 mod telling;
 mod undo;
@@ -30,7 +32,9 @@ pub use execute::{create, execute};
 use kdc_bundles::index::Digest;
 pub use notes::{NOTES_FILE, NoteWriter, forget_notes};
 pub(crate) use notes::{Note, NoteReader, Said};
+pub use receipt::{Receipt, receipts};
 pub use survey::survey;
+pub(crate) use survey::{KeepNothing, NoValues};
 pub use telling::Telling;
 pub use undo::undo;
 pub use unit::{start_unit, stop_on_signals};

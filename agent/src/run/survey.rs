@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Keeps nothing: a survey must not write.
-struct KeepNothing;
+pub(crate) struct KeepNothing;
 
 impl Keep for KeepNothing {
     fn keep(&self, _digest: &Digest, _content: &mut dyn Read) -> Result<(), StepError> {
@@ -27,7 +27,8 @@ impl Keep for KeepNothing {
     }
 }
 
-struct NoValues;
+/// Nothing was provided.
+pub(crate) struct NoValues;
 
 impl Values for NoValues {
     fn get(&self, _name: &str) -> Result<Option<SecretText>, HostError> {

@@ -2,9 +2,10 @@
 
 use super::ServeError;
 use crate::{
+    control::report::{self, ReportError},
     host::{Host, Program},
     step::kubectl::ADMIN_CONF as ADMIN_KUBECONFIG,
-    wire::{JoinCredentials, Reply, SecretText},
+    wire::{Failure, JoinCredentials, Reply, SecretText},
 };
 
 /// Largest kubeconfig that is handed out.
@@ -17,6 +18,18 @@ pub(super) fn kubeconfig(host: &dyn Host) -> Result<Reply, ServeError> {
         .ok_or(ServeError::NoKubeconfig { path: ADMIN_KUBECONFIG })?;
     let content = SecretText::new(String::from_utf8_lossy(&content).into_owned());
     Ok(Reply::Kubeconfig { content })
+}
+
+/// How GPU sharing stands.
+pub(super) fn gpu_sharing(host: &dyn Host) -> Result<Reply, Failure> {
+    if host.stat(ADMIN_KUBECONFIG).map_err(ServeError::from)?.is_none() {
+        return Err(ServeError::NoKubeconfig { path: ADMIN_KUBECONFIG }.into());
+    }
+    match report::report(host) {
+        Ok(report) => Ok(Reply::GpuSharing(Box::new(report))),
+        Err(ReportError::Step(error)) => Err(error.failure()),
+        Err(ReportError::Control(error)) => Err(Failure::from(&error)),
+    }
 }
 
 /// Have kubeadm make a token. What it prints is read and never logged.

@@ -33,15 +33,19 @@ pub(super) fn depart(host: &dyn Host, places: &Places) -> Result<Reply, ServeErr
     Ok(Reply::Done)
 }
 
-/// The unit belongs to a step, and its undo has removed it; this is for what a cut-off undo left.
+/// The units belong to steps, and their undo has removed them; this is for what a cut-off undo left.
 fn stop_daemon(host: &dyn Host) -> Result<(), ServeError> {
-    let unit = format!("/etc/systemd/system/{}", daemon::UNIT_NAME);
-    if host.stat(&unit)?.is_some() {
-        let disable = ["disable", "--now", "--quiet", daemon::UNIT_NAME];
-        host.run(&Program::new("systemctl").args(disable))?;
-        host.remove(&unit)?;
-        host.run_checked(&Program::new("systemctl").arg("daemon-reload"))?;
+    for name in [crate::gpu::watch::UNIT_NAME, daemon::UNIT_NAME] {
+        let unit = format!("/etc/systemd/system/{name}");
+        if host.stat(&unit)?.is_some() {
+            let disable = ["disable", "--now", "--quiet", name];
+            host.run(&Program::new("systemctl").args(disable))?;
+            host.remove(&unit)?;
+            host.run_checked(&Program::new("systemctl").arg("daemon-reload"))?;
+        }
     }
+    // A round that the daemon had begun would go on and write. Where none goes on there is nothing to stop.
+    host.run(&Program::new("systemctl").args(["stop", crate::control::license::node::UNIT_NAME]))?;
     Ok(())
 }
 
@@ -54,6 +58,8 @@ fn login_home() -> Option<PathBuf> {
 
 fn remove_all(root: &Path, home: Option<&Path>) -> io::Result<()> {
     remove_file(&root.join("usr/local/bin/kdc-agent"))?;
+    // The folder is node-feature-discovery's own.
+    remove_file(&root.join(crate::api::labels::PATH.trim_start_matches('/')))?;
     for directory in ["etc/kdc", "var/lib/kdc", "run/kdc"] {
         remove_tree(&root.join(directory))?;
     }

@@ -1,6 +1,8 @@
 //! Why a request was refused, in words an operator can act on.
 
-use crate::{host::HostError, run::RunError, store::peer::PeerError, wire::Failure};
+use crate::{
+    audit::AuditError, host::HostError, run::RunError, store::peer::PeerError, wire::Failure,
+};
 
 /// A request that was refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +71,14 @@ pub enum ServeError {
         /// The most.
         limit: usize,
     },
+    /// A licence file that is none.
+    #[error("the licence file has {bytes} bytes; at most {limit} are taken")]
+    LicenseSize {
+        /// Its size.
+        bytes: usize,
+        /// The most.
+        limit: usize,
+    },
     /// The installer named a range that is none.
     #[error("what belongs to the cluster can't be read: {reason}")]
     Range {
@@ -111,6 +121,9 @@ pub enum ServeError {
     /// What shares with other nodes could not be ended.
     #[error(transparent)]
     Share(#[from] PeerError),
+    /// What is to be begun can't be written down.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// A worker thread died.
     #[error("the agent failed while it answered")]
     Internal,
@@ -136,11 +149,13 @@ impl ServeError {
             Self::Depart { .. } => "AGENT-032",
             Self::Run(error) => error.code(),
             Self::Share(error) => error.code(),
+            Self::Audit(error) => error.code(),
             Self::Host(_) => "AGENT-033",
             Self::Internal => "AGENT-034",
             Self::Stopped { .. } => "AGENT-035",
             Self::Range { .. } => "AGENT-036",
             Self::ValueSize { .. } => "AGENT-037",
+            Self::LicenseSize { .. } => "AGENT-120",
         }
     }
 
@@ -169,9 +184,11 @@ impl ServeError {
             Self::Stopped { failure, .. } => return failure.hint.clone(),
             Self::Run(error) => return error.hint(),
             Self::Share(error) => return error.hint(),
+            Self::Audit(error) => return error.hint(),
             Self::Host(error) => return error.hint(),
             Self::ValueName { .. }
             | Self::ValueSize { .. }
+            | Self::LicenseSize { .. }
             | Self::Range { .. }
             | Self::NothingInForce
             | Self::Internal => return None,

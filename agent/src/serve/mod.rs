@@ -5,16 +5,19 @@
 //! nothing, not even a directory; everything that changes the node asks for the hold first. When
 //! the installer goes away the session ends, and the hold with it; runs go on, they are units.
 
+mod audit;
 mod control;
 mod depart;
 mod error;
 mod hold;
+mod license;
 mod prune;
 pub mod registry;
 mod runs;
 mod tail;
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     sync::{Arc, Mutex},
 };
@@ -34,10 +37,11 @@ pub(crate) use self::runs::attach;
 pub use self::{error::ServeError, hold::Hold};
 use crate::{
     accept,
+    audit::Log,
     facts::{self, Facts, Look, Ours, Ownership},
     host::{Host, SystemHost},
     run,
-    step::BlobSource,
+    step::{BlobSource, NodePlan},
     store::{
         EmptyShelf, Shelf, Store, StoreError,
         peer::{self, Folder},
@@ -66,6 +70,8 @@ pub struct Places {
     pub agent: PathBuf,
     /// What sharing with other nodes keeps.
     pub share: Folder,
+    /// The audit log.
+    pub audit: Log,
 }
 
 impl Places {
@@ -75,7 +81,7 @@ impl Places {
         let installed = PathBuf::from("/usr/local/bin/kdc-agent");
         let agent = std::env::current_exe().ok().filter(|path| path.is_file()).unwrap_or(installed);
         let (runs, volatile) = (run::RUNS_DIR.into(), "/run/kdc".into());
-        Self { runs, volatile, agent, share: Folder::system() }
+        Self { runs, volatile, agent, share: Folder::system(), audit: Log::system() }
     }
 }
 
@@ -85,6 +91,8 @@ struct Session {
     places: Places,
     store: Store,
     hold: Mutex<Option<Hold>>,
+    /// What the installer said of its operator.
+    operator: Mutex<String>,
     shelf: Mutex<Option<Shelf>>,
     root: bool,
 }
@@ -104,6 +112,7 @@ where
         places: Places::system(),
         store: Store::system(),
         hold: Mutex::new(None),
+        operator: Mutex::new(String::new()),
         shelf: Mutex::new(None),
         root,
     });
@@ -193,11 +202,33 @@ fn answer_blocking(session: &Session, body: RequestBody) -> Result<Reply, Failur
         RequestBody::Hold { holder, cluster } => take_hold(session, &holder, &cluster),
         RequestBody::Kubeconfig => {
             session.must_be_root()?;
-            Ok(control::kubeconfig(host)?)
+            let reply = control::kubeconfig(host)?;
+            audit::kubeconfig_read(session);
+            Ok(reply)
         }
         RequestBody::Acceptance => {
             session.must_be_root()?;
             Ok(Reply::Acceptance { record: accept::recorded(host)?.map(Box::new) })
+        }
+        RequestBody::GpuSharing => {
+            session.must_be_root()?;
+            control::gpu_sharing(host)
+        }
+        RequestBody::LicenseStanding { file, enrolled } => {
+            session.must_be_root()?;
+            license::standing(host, file.as_deref(), &enrolled)
+        }
+        RequestBody::License => {
+            session.must_be_root()?;
+            license::report(host, session.who())
+        }
+        RequestBody::Audit { node, heads } => {
+            session.must_be_root()?;
+            audit::read(session, &node, heads)
+        }
+        RequestBody::PlanShown(plan) => {
+            session.must_be_root()?;
+            Ok(audit::plan_shown(session, &plan))
         }
         RequestBody::OutsideTraffic { node, inside, pods } => {
             session.must_be_root()?;
@@ -216,6 +247,7 @@ fn change(session: &Session, body: RequestBody) -> Result<Reply, Failure> {
     match body {
         RequestBody::OfferIndex { index, signature, keys } => {
             let shelf = session.store.keep_index(&index, &signature, &keys)?;
+            audit::bundle_trusted(session, shelf.digest())?;
             *lock(&session.shelf) = Some(shelf);
             Ok(Reply::Done)
         }
@@ -232,7 +264,9 @@ fn change(session: &Session, body: RequestBody) -> Result<Reply, Failure> {
             peer::leave(host)?;
             Ok(Reply::Done)
         }
-        RequestBody::StartRun { run, plan } => Ok(runs::start(host, places, &run, &plan)?),
+        RequestBody::StartRun { run, plan } => {
+            Ok(runs::start(host, places, &session.who(), &run, &plan)?)
+        }
         RequestBody::Provide { run, name, value } => {
             Ok(runs::provide(host, places, &run, &name, &value)?)
         }
@@ -240,9 +274,13 @@ fn change(session: &Session, body: RequestBody) -> Result<Reply, Failure> {
             let asked = accept::Asked { image, subject, timeout_secs, elsewhere };
             Ok(Reply::Accepted { proofs: accept::accept(host, &asked)? })
         }
-        RequestBody::MintJoin { ttl_secs } => Ok(control::mint_join(host, ttl_secs)?),
-        RequestBody::Prune { dry_run } => prune::prune(host, places, &session.store, dry_run),
-        RequestBody::Undo => Ok(runs::start_undo(host, places)?),
+        RequestBody::InstallLicense { file } => license::install(host, session.who(), &file),
+        RequestBody::RemoveLicense { license: id } => {
+            license::remove(host, session.who(), id.as_deref())
+        }
+        RequestBody::MintJoin { ttl_secs } => audit::mint_join(session, ttl_secs),
+        RequestBody::Prune { dry_run } => audit::prune(session, dry_run),
+        RequestBody::Undo => Ok(runs::start_undo(host, places, &session.who())?),
         RequestBody::Depart => {
             let reply = depart::depart(host, places)?;
             // Its file went with /run/kdc; dropping it now finds nothing to remove.
@@ -255,6 +293,11 @@ fn change(session: &Session, body: RequestBody) -> Result<Reply, Failure> {
         | RequestBody::Attach { .. }
         | RequestBody::Runs
         | RequestBody::Kubeconfig
+        | RequestBody::GpuSharing
+        | RequestBody::License
+        | RequestBody::LicenseStanding { .. }
+        | RequestBody::Audit { .. }
+        | RequestBody::PlanShown(_)
         | RequestBody::OutsideTraffic { .. }
         | RequestBody::Acceptance => Err(ServeError::Internal.into()),
     }
@@ -265,6 +308,7 @@ fn take_hold(session: &Session, holder: &str, cluster: &str) -> Result<Reply, Fa
     let mut hold = lock(&session.hold);
     if hold.is_none() {
         *hold = Some(Hold::take(&session.places.volatile, holder, cluster)?);
+        holder.clone_into(&mut lock(&session.operator));
     }
     Ok(Reply::Done)
 }
@@ -311,7 +355,8 @@ pub fn node_facts(places: &Places) -> Facts {
     let (ownership, ours) = receipt(places).unwrap_or_else(|error| {
         // A receipt that can't be read is no licence to call our own software foreign or not.
         tracing::warn!(%error, "the receipt can't be read");
-        (Ownership { cluster: None, runs: vec![format!("unreadable: {error}")] }, Ours::default())
+        let runs = vec![format!("unreadable: {error}")];
+        (Ownership { cluster: None, runs, components: BTreeSet::new() }, Ours::default())
     });
     facts::collect(&Look::machine(), ownership, &ours)
 }
@@ -325,6 +370,7 @@ fn receipt(places: &Places) -> Result<(Ownership, Ours), run::RunError> {
     let ownership = Ownership {
         cluster: runs.last().map(|summary| summary.cluster.clone()),
         runs: runs.into_iter().map(|summary| summary.run).collect(),
+        components: plans.iter().flat_map(NodePlan::components).collect(),
     };
     Ok((ownership, Ours::of(&plans)))
 }

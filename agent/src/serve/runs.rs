@@ -7,6 +7,7 @@ use tokio::sync::mpsc::Sender;
 use super::{Places, ServeError, tail::Tail};
 use crate::{
     accept,
+    audit::{self, Moment, Who},
     facts::now_unix_ms,
     host::{Host, Program},
     journal,
@@ -57,6 +58,7 @@ fn busy_after(
 pub(super) fn start(
     host: &dyn Host,
     places: &Places,
+    who: &Who,
     run: &str,
     plan: &NodePlan,
 ) -> Result<Reply, ServeError> {
@@ -80,12 +82,15 @@ pub(super) fn start(
         // The proof says then since when it counts: no reason to stop a run.
         tracing::warn!(%error, "the no-route counters could not be noted");
     }
+    // What changes a node is not begun without its line.
+    let entry = audit::Entry::run_started(&id, plan, &digest, resumed);
+    places.audit.append(&entry, who, &Moment::now())?;
     start_unit(host, places, &id, "run")?;
     Ok(Reply::Started { run: id, resumed })
 }
 
 /// Start to take back everything in force. A run that still goes on is stopped first.
-pub(super) fn start_undo(host: &dyn Host, places: &Places) -> Result<Reply, ServeError> {
+pub(super) fn start_undo(host: &dyn Host, places: &Places, who: &Who) -> Result<Reply, ServeError> {
     if let Some(busy) = busy_run(host, places)? {
         if busy.run.starts_with("undo-") {
             return Ok(Reply::Started { run: busy.run, resumed: true });
@@ -93,13 +98,16 @@ pub(super) fn start_undo(host: &dyn Host, places: &Places) -> Result<Reply, Serv
         let unit = format!("kdc-run-{}.service", busy.run);
         host.run_checked(&Program::new("systemctl").args(["stop", &unit]).within_secs(60))?;
     }
-    if run::in_force(&places.runs)?.is_empty() {
+    let in_force = run::in_force(&places.runs)?;
+    if in_force.is_empty() {
         return Err(ServeError::NothingInForce);
     }
     peer::end(host, &places.share)?;
     // What was proved here is about to be taken back.
     accept::forget(host)?;
     let id = format!("undo-{}", now_unix_ms());
+    let runs = in_force.into_iter().map(|run| run.run).collect();
+    places.audit.note(&audit::Entry::UndoStarted { undo: id.clone(), runs }, who);
     start_unit(host, places, &id, "undo-run")?;
     Ok(Reply::Started { run: id, resumed: false })
 }
@@ -211,7 +219,8 @@ mod tests {
     }
 
     fn places(folder: &Path) -> Places {
-        Places { runs: folder.to_owned(), volatile: folder.join("run"), ..Places::system() }
+        let audit = crate::audit::Log::at(&folder.join("audit"));
+        Places { runs: folder.to_owned(), volatile: folder.join("run"), audit, ..Places::system() }
     }
 
     #[tokio::test(start_paused = true)]

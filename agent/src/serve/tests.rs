@@ -64,15 +64,20 @@ fn every_code_is_in_the_docs() {
         include_str!("../store/error.rs"),
         include_str!("../store/peer/error.rs"),
         include_str!("../daemon/mod.rs"),
+        include_str!("../api/server.rs"),
         include_str!("../accept/mod.rs"),
         include_str!("../journal/mod.rs"),
         include_str!("../run/mod.rs"),
         include_str!("../step/change.rs"),
+        include_str!("../audit/error.rs"),
     ];
     let mut seen = std::collections::BTreeSet::new();
     for part in sources.iter().flat_map(|source| source.split("=> \"").skip(1)) {
         let code = part.split('"').next().unwrap();
-        if !["AGENT-", "JOURNAL-", "RUN-", "STEP-"].iter().any(|start| code.starts_with(start)) {
+        if !["AGENT-", "AUDIT-", "JOURNAL-", "RUN-", "STEP-"]
+            .iter()
+            .any(|start| code.starts_with(start))
+        {
             continue;
         }
         assert!(seen.insert(code), "{code} means two things");
@@ -86,9 +91,14 @@ fn sharing_needs_an_index_and_blobs_it_names_and_peers_need_sharing() {
     let folder = tempfile::tempdir().unwrap();
     let session = Session {
         host: SystemHost::new(),
-        places: Places { share: Folder::at(&folder.path().join("share")), ..Places::system() },
+        places: Places {
+            share: Folder::at(&folder.path().join("share")),
+            audit: Log::at(&folder.path().join("audit")),
+            ..Places::system()
+        },
         store: Store::at(&folder.path().join("store")),
         hold: Mutex::new(None),
+        operator: Mutex::new(String::new()),
         shelf: Mutex::new(None),
         root: true,
     };

@@ -79,6 +79,9 @@ pub trait Values {
     fn get(&self, name: &str) -> Result<Option<SecretText>, HostError>;
 }
 
+/// Code of a step that waits for a reboot.
+pub const REBOOT: &str = "STEP-007";
+
 /// Why a step could not look, apply or undo.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
@@ -105,6 +108,12 @@ pub enum StepError {
         seconds: u64,
         /// The last state.
         seen: String,
+    },
+    /// Nothing more can be done before the machine was rebooted, which kdc never does.
+    #[error("this node waits for a reboot: {why}")]
+    Reboot {
+        /// What takes effect with it.
+        why: String,
     },
     /// A kept content is lost or damaged.
     #[error("the kept content {digest} {what}")]
@@ -135,6 +144,7 @@ impl StepError {
             Self::Waited { .. } => "STEP-004",
             Self::Kept { .. } => "STEP-005",
             Self::Format { .. } => "STEP-006",
+            Self::Reboot { .. } => REBOOT,
         }
     }
 
@@ -145,13 +155,15 @@ impl StepError {
             Self::Host(error) => error.hint(),
             Self::Blob(_) => Some("run `apply` again with the bundle to send it".to_owned()),
             Self::Refused { hint, .. } => Some(hint.clone()),
-            Self::Waited { .. } => {
-                Some("look at the node, then run the same `kdc-install` command again".to_owned())
+            Self::Waited { .. } => Some("look at the node, then run the command again".to_owned()),
+            Self::Kept { .. } => Some("restore it by hand; undo goes on without it".to_owned()),
+            Self::Format { .. } => Some(
+                "use the kdc-install and bundle that began it; `journalctl` has the rest"
+                    .to_owned(),
+            ),
+            Self::Reboot { .. } => {
+                Some("reboot it, then run the same `kdc-install` command again".to_owned())
             }
-            Self::Kept { .. } => {
-                Some("restore the file by hand; undo goes on without it".to_owned())
-            }
-            Self::Format { .. } => None,
         }
     }
 
@@ -344,7 +356,7 @@ impl Step {
     /// # Errors
     /// If the node cannot be looked at.
     pub fn probe(&self, context: &Context<'_>) -> Result<Before, StepError> {
-        super::change_of(self).probe(context)
+        super::behaviour::change_of(self).probe(context)
     }
 
     /// Is the node as this step wants it? Pure.
@@ -352,7 +364,7 @@ impl Step {
     /// # Errors
     /// If `before` is not of this step.
     pub fn is_satisfied_by(&self, before: &Before) -> Result<bool, StepError> {
-        super::change_of(self).is_satisfied_by(before)
+        super::behaviour::change_of(self).is_satisfied_by(before)
     }
 
     /// Make the change. Fine to call again after it died half-way, with the first `before`.
@@ -360,7 +372,7 @@ impl Step {
     /// # Errors
     /// If it cannot be made.
     pub fn apply(&self, context: &Context<'_>, before: &Before) -> Result<(), StepError> {
-        super::change_of(self).apply(context, before)
+        super::behaviour::change_of(self).apply(context, before)
     }
 
     /// Put back what stood there before. Fine to call again after it died half-way.
@@ -368,13 +380,13 @@ impl Step {
     /// # Errors
     /// If it cannot be put back; what can be put back then is.
     pub fn undo(&self, context: &Context<'_>, before: &Before) -> Result<(), StepError> {
-        super::change_of(self).undo(context, before)
+        super::behaviour::change_of(self).undo(context, before)
     }
 
     /// One line for people, in the words of the plan.
     #[must_use]
     pub fn summary(&self) -> String {
-        super::change_of(self).summary()
+        super::behaviour::change_of(self).summary()
     }
 
     /// What applying would change, given what is there.
@@ -382,6 +394,6 @@ impl Step {
     /// # Errors
     /// If `before` is not of this step.
     pub fn detail(&self, before: &Before) -> Result<String, StepError> {
-        super::change_of(self).detail(before)
+        super::behaviour::change_of(self).detail(before)
     }
 }

@@ -28,6 +28,7 @@ pub(crate) struct ConfigureContainerd<'a> {
     pub(crate) systemd_cgroup: bool,
     pub(crate) restrict_oom_score_adj: bool,
     pub(crate) registries: &'a [String],
+    pub(crate) drop_ins: bool,
 }
 
 /// What stood there.
@@ -53,6 +54,9 @@ pub(crate) struct Before {
 /// Where containerd looks for what it is told of a registry.
 const HOSTS_DIR: &str = "/etc/containerd/certs.d";
 
+/// Where containerd looks for parts of its configuration, if it is told to.
+const DROP_INS: &str = "/etc/containerd/conf.d/*.toml";
+
 /// Where CNI configuration lives.
 const CNI_CONF_DIR: &str = "/etc/cni/net.d";
 
@@ -67,6 +71,11 @@ impl ConfigureContainerd<'_> {
         let opt =
             "[plugins.\"io.containerd.internal.v1.opt\"]\n  path = \"/var/lib/containerd/opt\"\n";
         let pulls = self.pulls(version);
+        let imports = if self.drop_ins {
+            format!("imports = [{}]\n", quote(DROP_INS))
+        } else {
+            String::new()
+        };
         if version.0 >= 2 {
             let runtime = "io.containerd.cri.v1.runtime";
             // 2.1 took up the list, and refuses to have both.
@@ -76,7 +85,7 @@ impl ConfigureContainerd<'_> {
                 format!("bin_dir = {bin_dir}")
             };
             return format!(
-                "{head}version = 3\n\n\
+                "{head}version = 3\n{imports}\n\
                  [plugins.'io.containerd.cri.v1.images'.pinned_images]\n  sandbox = {sandbox}\n\n\
                  [plugins.'{runtime}']\n  restrict_oom_score_adj = {restrict}\n\n\
                  [plugins.'{runtime}'.cni]\n  {bin_dirs}\n  conf_dir = {conf_dir}\n\n\
@@ -89,7 +98,7 @@ impl ConfigureContainerd<'_> {
         }
         let cri = "[plugins.\"io.containerd.grpc.v1.cri\"";
         format!(
-            "{head}version = 2\n\n\
+            "{head}version = 2\n{imports}\n\
              {cri}]\n  sandbox_image = {sandbox}\n  restrict_oom_score_adj = {restrict}\n\n\
              {cri}.cni]\n  bin_dir = {bin_dir}\n  conf_dir = {conf_dir}\n\n\
              {cri}.containerd.runtimes.runc]\n  runtime_type = \"io.containerd.runc.v2\"\n\n\
@@ -241,6 +250,7 @@ mod tests {
             systemd_cgroup: true,
             restrict_oom_score_adj: false,
             registries: &["k8s.gcr.io".to_owned(), "10.0.0.5:5000".to_owned()],
+            drop_ins: false,
         };
         let one = step.render((1, 6));
         let pulls = |at: [&str; 2]| {
@@ -269,6 +279,28 @@ mod tests {
                 ["'io.containerd.cri.v1.images'", "'io.containerd.cri.v1.images'.registry"];
             assert!(two.contains(&pulls(tables)), "{two}");
             assert!(!two.contains("grpc.v1.cri"));
+        }
+    }
+
+    #[test]
+    fn drop_ins_are_read_where_a_later_step_needs_them() {
+        let step = |drop_ins| ConfigureContainerd {
+            sandbox_image: "p",
+            cni_bin_dir: "/usr/lib/cni",
+            systemd_cgroup: true,
+            restrict_oom_score_adj: false,
+            registries: &[],
+            drop_ins,
+        };
+        for (version, line) in [((1, 6), "version = 2\n"), ((2, 1), "version = 3\n")] {
+            let imports =
+                format!("{line}imports = [\"/etc/containerd/conf.d/*.toml\"]\n\n[plugins");
+            assert!(
+                step(true).render(version).contains(&imports),
+                "{}",
+                step(true).render(version)
+            );
+            assert!(!step(false).render(version).contains("imports"));
         }
     }
 

@@ -132,7 +132,9 @@ impl Change for ConfigureHostRoutes<'_> {
         restore(context, CNI_CONF, &before.cni)?;
         restore(context, ROUTES, &before.routes)?;
         if look_at(host, daemon::UNIT_NAME)?.active {
-            // It may be in the middle of a round that still knows the file. One that does not start
+            // A round that still knows the file may be under way; where none is, this fails.
+            host.run(&systemctl(["stop", "--", daemon::settle::ROUTES_UNIT_NAME]))?;
+            // It may be about to begin one that still knows the file. One that does not start
             // again is none that could be in our way.
             host.run(&systemctl(["restart", "--", daemon::UNIT_NAME]))?;
         }

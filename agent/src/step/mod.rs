@@ -6,6 +6,7 @@
 
 mod apply_manifests;
 mod archive;
+mod behaviour;
 pub mod change;
 mod configure_containerd;
 mod configure_host_routes;
@@ -13,6 +14,7 @@ mod containerd;
 mod create_directory;
 mod disable_swap;
 mod firewall;
+pub mod gpu;
 mod init_control_plane;
 mod install_packages;
 mod install_unit;
@@ -27,14 +29,15 @@ mod set_node_labels;
 mod set_sysctl;
 mod set_unit_state;
 pub(crate) mod snapshot;
-mod systemd;
+pub(crate) mod systemd;
 mod unpack_archive;
 mod wait_until;
+mod withdraw_gpu_control;
 mod write_file;
 
 use std::collections::BTreeMap;
 
-pub use change::{Before, BlobError, BlobSource, Context, Keep, StepError, Values};
+pub use change::{Before, BlobError, BlobSource, Context, Keep, REBOOT, StepError, Values};
 use kdc_bundles::index::Digest;
 use serde::{Deserialize, Serialize};
 
@@ -204,6 +207,51 @@ pub enum Step {
         /// node's own registry, and from nowhere else.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         registries: Vec<String>,
+        /// It also reads `/etc/containerd/conf.d/*.toml`, where a later step puts its own part.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        drop_ins: bool,
+    },
+    /// Give containerd the runtime for NVIDIA GPUs, keeping all that its configuration says, and
+    /// restart it.
+    ConfigureNvidiaRuntime {
+        /// Pods that name no runtime get it too.
+        default: bool,
+    },
+    /// Have NVIDIA's program write what runtimes read to give pods GPUs (CDI).
+    WriteCdiSpec,
+    /// Keep a driver (nouveau) from taking GPUs at boot; one that is loaded goes with a reboot.
+    BlacklistModule {
+        /// Module name.
+        module: String,
+    },
+    /// Have the boot loader tell the kernel to use the IOMMU, which takes a reboot.
+    EnableIommu,
+    /// Hand GPUs to `vfio-pci` for virtual machines, whole IOMMU groups at a time.
+    BindVfio {
+        /// PCI addresses; all NVIDIA GPUs where none is named.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        gpus: Vec<String>,
+        /// NVIDIA GPUs that stay where none is named: by UUID, or by their place in the order of addresses.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        except: Vec<String>,
+        /// The machine's first screen may go too.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        display: bool,
+    },
+    /// Have NVIDIA's vGPU manager switch on the virtual functions of GPUs, now and at every boot, and prove that they offer
+    /// virtual GPUs.
+    EnableVirtualFunctions {
+        /// GPUs that stay as they are: by UUID, or by their place in the order of addresses.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        except: Vec<String>,
+    },
+    /// Cut GPUs into fixed MIG instances, now and at every boot; where MIG starts with a reboot only, that is asked for.
+    SetMigGeometry {
+        /// Instances by profile, on every GPU that is meant.
+        geometry: BTreeMap<String, u8>,
+        /// GPUs that stay as they are: by UUID, or by the driver's index.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        except: Vec<String>,
     },
     /// Let ports in through the host's own firewall, if it has one that is active.
     OpenFirewall {
@@ -250,6 +298,9 @@ pub enum Step {
         /// Taints to set, `key=value:Effect`.
         taints: Vec<String>,
     },
+    /// End what kdc does for GPUs in a cluster: everything that `kdc-control.service` set for HAMi goes; what
+    /// others set stays.
+    WithdrawGpuControl,
     /// Wait, bounded; the plan's deadline and the current state are in the progress.
     WaitUntil {
         /// What for.
@@ -316,78 +367,15 @@ impl NodePlan {
     pub fn digest(&self) -> Result<Digest, serde_json::Error> {
         Ok(Digest::of(&serde_json::to_vec(self)?))
     }
-}
 
-/// The behaviour of a step.
-#[expect(clippy::too_many_lines, reason = "one short arm a step, and a table wants no parts")]
-fn change_of(step: &Step) -> Box<dyn change::AnyChange + '_> {
-    match step {
-        Step::CreateDirectory { path, mode } => {
-            Box::new(create_directory::CreateDirectory { path, mode: *mode })
-        }
-        Step::WriteFile { path, mode, content } => {
-            Box::new(write_file::WriteFile { path, mode: *mode, content })
-        }
-        Step::RemoveFile { path } => Box::new(remove_file::RemoveFile { path }),
-        Step::PlaceBinary { path, digest } => Box::new(write_file::PlaceBinary { path, digest }),
-        Step::InstallPackages { packages } => {
-            Box::new(install_packages::InstallPackages { packages })
-        }
-        Step::LoadKernelModule { module } => {
-            Box::new(load_kernel_module::LoadKernelModule { module })
-        }
-        Step::SetSysctl { key, value } => Box::new(set_sysctl::SetSysctl { key, value }),
-        Step::DisableSwap => Box::new(disable_swap::DisableSwap),
-        Step::InstallUnit { unit, content, drop_ins } => {
-            Box::new(install_unit::InstallUnit { unit, content, drop_ins })
-        }
-        Step::SetUnitState { unit, enabled, active } => {
-            Box::new(set_unit_state::SetUnitState { unit, enabled: *enabled, active: *active })
-        }
-        Step::UnpackArchive { digest, target } => {
-            Box::new(unpack_archive::UnpackArchive { digest, target })
-        }
-        Step::PullImages { index, images } => {
-            Box::new(pull_images::PullImages { index: Some(index), images })
-        }
-        Step::ImportImages { images } => Box::new(pull_images::PullImages { index: None, images }),
-        Step::OpenFirewall { ports } => Box::new(open_firewall::OpenFirewall { ports }),
-        Step::ConfigureContainerd {
-            sandbox_image,
-            cni_bin_dir,
-            systemd_cgroup,
-            restrict_oom_score_adj,
-            registries,
-        } => Box::new(configure_containerd::ConfigureContainerd {
-            sandbox_image,
-            cni_bin_dir,
-            systemd_cgroup: *systemd_cgroup,
-            restrict_oom_score_adj: *restrict_oom_score_adj,
-            registries,
-        }),
-        Step::ConfigureHostRoutes { pod_cidr, cluster_cidr, service_cidr, peers } => {
-            Box::new(configure_host_routes::ConfigureHostRoutes {
-                pod_cidr,
-                cluster_cidr,
-                service_cidr,
-                peers,
-            })
-        }
-        Step::InitControlPlane { config } => {
-            Box::new(init_control_plane::InitControlPlane { config })
-        }
-        Step::JoinNode { config } => Box::new(join_node::JoinNode { config }),
-        Step::ApplyManifests { name, manifests } => {
-            Box::new(apply_manifests::ApplyManifests { name, manifests })
-        }
-        Step::SetNodeLabels { node, labels, taints } => {
-            Box::new(set_node_labels::SetNodeLabels { node, labels, taints })
-        }
-        Step::WaitUntil { condition, timeout_secs } => {
-            Box::new(wait_until::WaitUntil { condition, timeout_secs: *timeout_secs })
-        }
+    /// Components of the profile whose manifests it applies.
+    pub fn components(&self) -> impl Iterator<Item = String> {
+        self.steps.iter().filter_map(|step| step.id.strip_prefix(COMPONENT)).map(str::to_owned)
     }
 }
+
+/// What ids of steps begin with that apply a component's manifests; its name comes after it.
+pub const COMPONENT: &str = "component-";
 
 #[cfg(test)]
 mod tests {

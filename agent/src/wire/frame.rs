@@ -207,6 +207,8 @@ mod tests {
         let body = prop_oneof![
             Just(RequestBody::Facts),
             (".*", ".*").prop_map(|(holder, cluster)| RequestBody::Hold { holder, cluster }),
+            ".*".prop_map(|file| RequestBody::InstallLicense { file }),
+            proptest::option::of(".*").prop_map(|license| RequestBody::RemoveLicense { license }),
             (".*", any::<u64>()).prop_map(|(run, after)| RequestBody::Attach { run, after }),
             (".*", ".*", ".*").prop_map(|(run, name, value)| RequestBody::Provide {
                 run,

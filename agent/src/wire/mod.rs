@@ -6,7 +6,10 @@
 //! Bulk bytes never go through here: pieces travel on a second channel (`kdc-agent receive`).
 
 mod acceptance;
+mod answer;
+mod audit;
 mod event;
+mod failure;
 pub mod frame;
 mod peer;
 pub mod piece;
@@ -14,7 +17,10 @@ pub mod piece;
 use serde::{Deserialize, Serialize};
 
 pub use acceptance::{ACCEPTANCE_VERSION, AcceptanceRecord, AcceptanceSubject};
+pub use answer::{MissingPieces, Proof, Received, Surveyed};
+pub use audit::{AuditSections, ShownPlan};
 pub use event::{Event, EventBody, Outcome, RunSummary};
+pub use failure::Failure;
 pub use peer::Peer;
 
 use crate::{
@@ -189,6 +195,38 @@ pub enum RequestBody {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         elsewhere: Vec<Proof>,
     },
+    /// How GPU sharing stands in the cluster, asked of a control plane. Changes nothing.
+    GpuSharing,
+    /// How the site stands with its licence, asked of a control plane. Changes nothing.
+    License,
+    /// How the site would stand with a licence, asked of a control plane before nodes are let in. Changes nothing.
+    LicenseStanding {
+        /// The file that the cluster file names, letter by letter.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file: Option<String>,
+        /// Nodes that are part of the cluster by their receipts.
+        enrolled: Vec<crate::license::Enrolled>,
+    },
+    /// Install a licence, or a vendor's list of licences that count no more.
+    InstallLicense {
+        /// The file, letter by letter.
+        file: String,
+    },
+    /// Remove a licence, in whatever state it is.
+    RemoveLicense {
+        /// Which, by its id; absent for all. (`id` is the request's own.)
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        license: Option<String>,
+    },
+    /// The node's audit log, sealed by its key. What waits in the spool is taken in first.
+    Audit {
+        /// Name of this node, as the cluster file has it.
+        node: String,
+        /// On a control plane: the heads that the cluster keeps, too.
+        heads: bool,
+    },
+    /// A plan was shown to an operator; on record where the node keeps an audit log already.
+    PlanShown(ShownPlan),
     /// Does a pod, the kubelet, containerd or kdc-agent of this node reach outside? Changes nothing.
     OutsideTraffic {
         /// Name of this node, for the proof's words.
@@ -201,7 +239,7 @@ pub enum RequestBody {
 }
 
 /// Agent to installer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "message", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Message {
     /// The answer to one request; the last message about it.
@@ -215,35 +253,8 @@ pub enum Message {
     Event(Event),
 }
 
-/// A request that failed, in words an operator can act on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[serde(rename_all = "camelCase")]
-#[error("{message}")]
-pub struct Failure {
-    /// Stable code (`AGENT-012`), listed in `docs/errors.md`.
-    pub code: String,
-    /// What happened.
-    pub message: String,
-    /// The next thing to try.
-    pub hint: Option<String>,
-}
-
-impl Failure {
-    /// A failure out of an error: the whole chain of causes in one line, most general first.
-    #[must_use]
-    pub fn from_error(code: &str, error: &dyn std::error::Error, hint: Option<String>) -> Self {
-        let mut message = error.to_string();
-        let mut cause = error.source();
-        while let Some(inner) = cause {
-            message = format!("{message}: {inner}");
-            cause = inner.source();
-        }
-        Self { code: code.to_owned(), message, hint }
-    }
-}
-
 /// Answers, one kind per request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Reply {
     /// To `Facts`.
@@ -307,6 +318,14 @@ pub enum Reply {
         /// What was seen.
         proof: Proof,
     },
+    /// To `GpuSharing`.
+    GpuSharing(Box<crate::control::report::SharingReport>),
+    /// To `LicenseStanding`.
+    LicenseStanding(Box<crate::license::Standing>),
+    /// To `License`, `InstallLicense` and `RemoveLicense`: how it stands then.
+    License(Box<crate::control::license::report::LicenseReport>),
+    /// To `Audit`.
+    Audit(AuditSections),
     /// To `Prune`.
     Pruned {
         /// Files that are gone, or would be.
@@ -328,50 +347,4 @@ pub struct JoinCredentials {
     pub token: SecretText,
     /// `sha256:…` of the CA's public key.
     pub ca_cert_hash: String,
-}
-
-/// How a step stands on the node now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Surveyed {
-    /// Step id.
-    pub id: String,
-    /// As wanted.
-    pub satisfied: bool,
-    /// What would change, in words; or why the node could not tell (then not satisfied).
-    pub detail: String,
-}
-
-/// The last word of `kdc-agent receive` on a bulk channel, as one frame.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Received {
-    /// Pieces proved and stored.
-    pub pieces: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Why it stopped early, if it did.
-    pub failure: Option<Failure>,
-}
-
-/// Pieces of one blob that the store lacks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct MissingPieces {
-    /// The blob.
-    pub blob: kdc_bundles::index::Digest,
-    /// Ranges of piece indexes, start inclusive, end exclusive.
-    pub ranges: Vec<(u32, u32)>,
-}
-
-/// One thing acceptance proved, or did not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Proof {
-    /// What was tried (`pod on w1 reaches pod on cp1`).
-    pub claim: String,
-    /// It held.
-    pub holds: bool,
-    /// Evidence, or what went wrong.
-    pub detail: String,
 }

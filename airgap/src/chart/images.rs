@@ -52,8 +52,14 @@ impl Mention {
     /// Whether the definition says to leave it out.
     pub(crate) fn is_ignored_by(&self, pattern: &str) -> bool {
         let own = self.image.to_string();
+        // As people write them: `nginx:*` is `docker.io/library/nginx:*`.
+        let short = ["docker.io/", "docker.io/library/"].map(|prefix| own.strip_prefix(prefix));
         match pattern.strip_suffix('*') {
-            Some(beginning) => own.starts_with(beginning),
+            Some(beginning) => [Some(own.as_str())]
+                .into_iter()
+                .chain(short)
+                .flatten()
+                .any(|name| name.starts_with(beginning)),
             None => {
                 pattern == own || pattern.parse().is_ok_and(|image: Reference| image == self.image)
             }
@@ -312,6 +318,14 @@ mod tests {
             [("a/b:1", true), ("docker.io/a/*", true), ("docker.io/a/b:1", true), ("a/b", false)]
         {
             assert_eq!(mention("a/b:1", false).is_ignored_by(pattern), ignored, "{pattern}");
+        }
+        for (image, pattern, ignored) in [
+            ("nginx:1", "nginx:*", true),
+            ("a/b:1", "a/*", true),
+            ("quay.io/a/b:1", "a/*", false),
+            ("a/nginx:1", "nginx:*", false),
+        ] {
+            assert_eq!(mention(image, false).is_ignored_by(pattern), ignored, "{image} {pattern}");
         }
     }
 }

@@ -29,22 +29,32 @@ pub(crate) struct Universe {
 impl Universe {
     pub(crate) fn new(packages: Vec<Package>, machine: &str) -> Result<Self, String> {
         let mut by_name: BTreeMap<Box<str>, Vec<usize>> = BTreeMap::new();
-        let mut providers = Providers::new();
         for (place, package) in packages.iter().enumerate() {
             by_name.entry(package.name.clone()).or_default().push(place);
+        }
+        // Newest first. Of one version that is listed twice only the first counts, whatever the other
+        // says of itself: nobody could ask for the other by name and version.
+        for places in by_name.values_mut() {
+            let compare = |left: usize, right: usize| {
+                version::compare(&packages[left].version, &packages[right].version)
+            };
+            places.sort_by(|left, right| {
+                let newer = compare(*right, *left);
+                newer.then(packages[*left].archive.cmp(&packages[*right].archive))
+            });
+            places.dedup_by(|later, first| compare(*later, *first).is_eq());
+        }
+        let mut kept: Vec<usize> = by_name.values().flatten().copied().collect();
+        kept.sort_unstable();
+        let mut providers = Providers::new();
+        for place in kept {
+            let package = &packages[place];
             let Some(field) = &package.provides else { continue };
             let names = relation::parse(field).map_err(|what| told(package, &what))?;
             for named in names.into_iter().flatten() {
                 let version = named.bound.map(|(_, version)| version.into());
                 providers.entry(named.name.into()).or_default().push((place, version));
             }
-        }
-        // Newest first; of the same version in two archives, the one listed first.
-        for places in by_name.values_mut() {
-            places.sort_by(|left, right| {
-                let newer = version::compare(&packages[*right].version, &packages[*left].version);
-                newer.then(packages[*left].archive.cmp(&packages[*right].archive))
-            });
         }
         Ok(Self { packages, by_name, providers, machine: machine.to_owned() })
     }

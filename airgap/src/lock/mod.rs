@@ -22,6 +22,7 @@ use kdc_bundles::index::Digest;
 use kdc_profiles::{
     definition::{ArtifactDefinition, BundleDefinition, PackageSet},
     lock::{BundleLock, LockedArtifact},
+    moment,
 };
 use serde::Serialize;
 
@@ -192,18 +193,7 @@ fn finish(request: &LockRequest<'_>, artifacts: Vec<LockedArtifact>) -> BundleLo
 /// RFC 3339 in UTC, to the second.
 pub(crate) fn render_time(time: SystemTime) -> String {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-    let (days, second) = (since / 86_400, since % 86_400);
-    // The calendar of days since 1 March 0, in which leap days come last (Howard Hinnant's).
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let shifted = (5 * day + 2) / 153;
-    let day = day - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    moment::render(i64::try_from(since).unwrap_or(i64::MAX))
 }
 
 /// What an earlier lock resolved, by entry.

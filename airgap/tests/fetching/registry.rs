@@ -380,3 +380,49 @@ fn an_identity_token_is_changed_into_another_and_never_shown() {
     let error = builder.refusal(&body.replace(&host, &format!("127.0.0.1:{}", open.port)));
     assert!(error.contains("which is not https"), "{error}");
 }
+
+/// Helm, where `tests/setup.sh` puts it.
+fn helm(arguments: &str, folder: &Path) -> String {
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools/helm/helm");
+    must(program, &arguments.split_whitespace().collect::<Vec<_>>(), folder)
+}
+
+#[test]
+fn charts_that_helm_pushed_to_a_registry_and_put_in_an_index_are_what_helm_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let (_registry, port) = registry(at, true, false);
+    helm("create app", at);
+    // A registry's tags have no `+`.
+    helm("package app --version 1.2.3+site.5 --destination index", at);
+    let packed = "index/app-1.2.3+site.5.tgz";
+    helm(&format!("push {packed} oci://localhost:{port}/charts --ca-file ca.pem"), at);
+    helm("repo index index", at);
+    let root = at.to_owned();
+    let pages = Server::start(move |question| match fs_err::read(root.join(&question.path)) {
+        Ok(content) => good(question, &content, ""),
+        Err(_) => answer("404 Not Found", "", 0, b""),
+    });
+
+    let mut builder = Builder::new();
+    builder.options.authorities = vec![at.join("ca.pem")];
+    builder.options.mirrors =
+        vec![format!("registry.site=https://localhost:{port}").parse().unwrap()];
+    for repository in ["oci://registry.site/charts".to_owned(), pages.url("index")] {
+        let body = |version: &str| {
+            format!(
+                "artifacts:\n- {{name: app, kind: chart, source: {{helm: {{repository: \"{repository}\", chart: app, version: {version}}}}}}}\n\
+                 ignoreImages: ['nginx:*', 'busybox:*', 'busybox']\n"
+            )
+        };
+        let lock = builder.lock(&body("1.2.3+site.5")).unwrap();
+        let chart = &lock.artifacts[0];
+        assert_eq!(chart.version.as_deref(), Some("1.2.3+site.5"), "{repository}");
+        assert!(chart.uri.starts_with(&repository), "{} of {repository}", chart.uri);
+        run(kdc_airgap::lock::fetch(&builder.fetcher(), &lock, &mut Silent)).unwrap();
+        let kept = builder.cache().path(&chart.digest.parse().unwrap());
+        assert_eq!(fs_err::read(kept).unwrap(), fs_err::read(at.join(packed)).unwrap());
+        let error = builder.refusal(&body("1.2.4"));
+        assert!(error.contains("404") || error.contains("there is 1.2.3+site.5"), "{error}");
+    }
+}

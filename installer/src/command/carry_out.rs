@@ -8,6 +8,7 @@ use super::{
     ending::{drifted, failure_of, refuse, render_rows, reported, unprovable, unproved, untouched},
     interrupt::until_ctrl_c,
     judge::judge,
+    licensing,
     opened::Opened,
     report::{Notebook, Report, ReportedNode, ensure_writable, render_time, write_private},
     site::{NodeLink, Site, close_all, links, look, open_all, started, unix_ms},
@@ -96,7 +97,10 @@ impl Work<'_> {
         self.notebook.news(&started(self.wishes.command, site));
         open_all(&links, parallel, self.screen).await?;
         let plan = self.plan(&links).await?;
-        let done = self.install(&links, &plan).await;
+        let mut done = self.install(&links, &plan).await;
+        if done.is_ok() {
+            done = licensing::keep(site, &links, &holder(), self.screen).await;
+        }
         close_all(&links, parallel).await;
         done
     }
@@ -115,6 +119,7 @@ impl Work<'_> {
         if let Some(refusal) = judged.refusal() {
             return Err(refusal);
         }
+        licensing::gate(self.site, &seen, links, self.screen).await?;
         let plan = plan::plan(&inputs).map_err(CommandError::Plan)?;
         let drift = self.wishes.saved.as_ref().map(|saved| saved.drift(&plan)).unwrap_or_default();
         drifted(&drift).map_or(Ok(plan), Err)

@@ -88,6 +88,17 @@ pub enum CommandError {
         /// How many it has.
         nodes: usize,
     },
+    /// A file, or what a node answered, is no export of audit logs, or no file of keys.
+    #[error("`{}` can't be used: {reason}", path.display())]
+    NotAnExport {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No node has an audit log.
+    #[error("none of these nodes has an audit log")]
+    NoLogs,
     /// A file is in the way.
     #[error("`{}` is there already", path.display())]
     InTheWay {
@@ -115,6 +126,8 @@ impl CommandError {
             Self::Declined => "KDC-015",
             Self::UnknownNode { .. } => "KDC-016",
             Self::InTheWay { .. } => "KDC-017",
+            Self::NotAnExport { .. } => "KDC-036",
+            Self::NoLogs => "KDC-037",
             Self::NotLocal { .. } => "KDC-030",
         }
     }
@@ -144,6 +157,10 @@ impl CommandError {
             Self::NobodyToAsk { .. } => "add `--yes` if you mean it",
             Self::UnknownNode { .. } => "use a name from `spec.nodes` of the cluster file",
             Self::NotLocal { .. } => "leave `--local` out: the nodes are reached over SSH",
+            Self::NotAnExport { .. } => {
+                "name what `kdc-install audit export` wrote: the export, and beside it the `.pub`"
+            }
+            Self::NoLogs => "a log begins with the first run: `kdc-install apply`",
             Self::InTheWay { .. } => "choose another file with `-f`, or add `--force`",
         };
         Some(hint.to_owned())
@@ -154,7 +171,7 @@ impl CommandError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Runtime(_) | Self::Output(_) => Exit::Internal,
-            Self::Plan(_) | Self::NoAgent { .. } | Self::Declined => Exit::Refused,
+            Self::Plan(_) | Self::NoAgent { .. } | Self::Declined | Self::NoLogs => Exit::Refused,
             Self::Write { .. }
             | Self::Load(_)
             | Self::Host { .. }
@@ -165,6 +182,7 @@ impl CommandError {
             | Self::NobodyToAsk { .. }
             | Self::UnknownNode { .. }
             | Self::NotLocal { .. }
+            | Self::NotAnExport { .. }
             | Self::InTheWay { .. } => Exit::Usage,
         }
     }

@@ -44,7 +44,7 @@ impl Host {
     pub(crate) fn node(&self, name: String, role: Role) -> Node {
         let ssh = Ssh { user: self.user.clone(), port: self.port, ..Ssh::default() };
         let (labels, taints) = Default::default();
-        Node { name, role, address: self.address, ssh, labels, taints }
+        Node { name, role, address: self.address, ssh, labels, taints, gpu: None }
     }
 
     /// As a node of a cluster file to be written.

@@ -9,17 +9,21 @@ use crate::show::{Color, Complaint, Look, Output, Screen};
 
 mod apply;
 mod arguments;
+mod audit;
 mod bundle;
 mod carry_out;
 mod check;
 mod ending;
 mod error;
 mod generate;
+mod gpu;
 mod hosts;
 mod init;
 mod interrupt;
 mod judge;
 mod kubeconfig;
+mod license;
+mod licensing;
 mod opened;
 mod plan;
 mod prompts;
@@ -30,7 +34,7 @@ mod undo;
 mod up;
 
 use self::interrupt::until_ctrl_c;
-pub use self::{bundle::BundleCommandError, error::CommandError};
+pub use self::{bundle::BundleCommandError, error::CommandError, license::LicenseCommandError};
 
 /// Turn fresh Linux servers into a Kubernetes cluster, from one signed file, over SSH.
 ///
@@ -86,8 +90,11 @@ pub(crate) enum Command {
     Apply(apply::Apply),
     Up(up::Up),
     Status(status::Status),
+    Gpu(gpu::Gpu),
+    Audit(audit::Audit),
     Undo(undo::Undo),
     Kubeconfig(kubeconfig::Kubeconfig),
+    License(license::LicenseCommand),
     Bundle(bundle::BundleCommand),
     Completions(generate::Completions),
     Man(generate::Man),
@@ -113,8 +120,11 @@ pub async fn run(cli: Cli) -> Result<(), Complaint> {
         Command::Apply(command) => command.run(look).await,
         Command::Up(command) => command.run(look).await,
         Command::Status(command) => until_ctrl_c(|| false, command.run(look)).await,
+        Command::Gpu(command) => until_ctrl_c(|| false, command.run(look)).await,
+        Command::Audit(command) => until_ctrl_c(|| false, command.run(look)).await,
         Command::Undo(command) => command.run(look).await,
         Command::Kubeconfig(command) => until_ctrl_c(|| false, command.run(look)).await,
+        Command::License(command) => command.run(look).await,
         Command::Bundle(command) => command.run(look).await,
         Command::Completions(command) => command.run(&Screen::new(look, 0, false)),
         Command::Man(command) => command.run(&Screen::new(look, 0, false)),

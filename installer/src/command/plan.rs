@@ -2,18 +2,22 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use kdc_agent::wire::{RequestBody, ShownPlan};
 use serde::Serialize;
 
 use super::{
     CommandError,
     arguments::{BundleArguments, ClusterArguments},
+    carry_out::holder,
     judge::judge,
+    licensing,
     opened::Opened,
     report::ensure_writable,
-    site::{Site, close_all, links, look as look_at, open_all, started},
+    site::{NodeLink, Site, close_all, links, look as look_at, open_all, started},
 };
 use crate::{
-    plan::{self, ClusterPlan, Inputs},
+    fleet::each,
+    plan::{self, ClusterPlan, Inputs, PlanError, entitled::Entitled},
     show::{Complaint, Look, Observer, Screen},
 };
 
@@ -50,8 +54,6 @@ impl Plan {
         screen.news(&started("plan", &site));
         open_all(&links, parallel, &screen).await?;
         let seen = look_at(&links, parallel).await?;
-        close_all(&links, parallel).await;
-        screen.settle();
         let inputs = Inputs {
             cluster: &site.cluster,
             profile: &site.profile,
@@ -59,11 +61,23 @@ impl Plan {
             index_digest: opened.digest(),
             facts: &seen.facts,
         };
-        if let Some(refusal) = judge(&site, &seen, &inputs)?.refusal() {
-            return Err(refusal);
+        let judged = judge(&site, &seen, &inputs)?;
+        let entitled = match judged.refusal() {
+            Some(refusal) => Err(refusal),
+            None => licensing::gate(&site, &seen, &links, &screen).await,
+        };
+        let planned = entitled.and_then(|license| {
+            let plan = plan::plan(&inputs).map_err(CommandError::Plan)?;
+            Ok((plan, license))
+        });
+        if let Ok((plan, _)) = &planned {
+            put_on_record(&links, parallel, plan, &screen).await?;
         }
-        let plan = plan::plan(&inputs).map_err(CommandError::Plan)?;
-        screen.document(&Document { event: "plan", plan: &plan }, || plan::render(&plan));
+        close_all(&links, parallel).await;
+        screen.settle();
+        let (plan, license) = planned?;
+        let document = Document { event: "plan", plan: &plan, license: &license };
+        screen.document(&document, || plan::render(&plan) + &license.render());
         if let Some(path) = &self.save {
             plan.save(path).map_err(CommandError::SavedPlan)?;
             screen.say(&format!("plan saved: {}", path.display()));
@@ -72,10 +86,38 @@ impl Plan {
     }
 }
 
+/// That the plan was shown goes into the audit logs of nodes that keep one already; others stay untouched.
+async fn put_on_record(
+    links: &[NodeLink<'_>],
+    parallel: usize,
+    plan: &ClusterPlan,
+    screen: &Screen,
+) -> Result<(), Complaint> {
+    let digest = plan.digest().map_err(PlanError::Json).map_err(CommandError::Plan)?;
+    let (operator, digest) = (&holder(), &digest);
+    let told = each(links.iter().zip(&plan.nodes), parallel, |(link, node)| async move {
+        let shown = ShownPlan {
+            operator: operator.clone(),
+            cluster: plan.cluster.clone(),
+            plan: digest.clone(),
+            nodes: plan.nodes.len() as u64,
+            steps: node.plan.steps.len() as u64,
+        };
+        link.tell(RequestBody::PlanShown(shown), "planShown").await
+    })
+    .await;
+    for error in told.into_iter().filter_map(Result::err) {
+        screen.say(&format!("the plan is not in every audit log: {error}"));
+    }
+    Ok(())
+}
+
 /// The plan as a line of `--output json`.
 #[derive(Serialize)]
 struct Document<'a> {
     event: &'static str,
     #[serde(flatten)]
     plan: &'a ClusterPlan,
+    /// What it needs the licence's word for, and the word.
+    license: &'a Entitled,
 }

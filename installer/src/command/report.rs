@@ -12,6 +12,7 @@ use std::{
 };
 
 use kdc_agent::wire::Proof;
+use kdc_profiles::moment;
 use serde::Serialize;
 
 use super::CommandError;
@@ -159,33 +160,7 @@ fn bare(error: &std::io::Error) -> std::io::Error {
 
 /// `20261123-051606`, UTC.
 pub(crate) fn render_time(unix_ms: i64) -> String {
-    let seconds = unix_ms.div_euclid(1000);
-    let (year, month, day) = civil(seconds.div_euclid(86_400));
-    let of_day = seconds.rem_euclid(86_400);
-    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    format!("{year:04}{month:02}{day:02}-{hour:02}{minute:02}{second:02}")
-}
-
-/// `2026-11-23T05:16:06Z`.
-pub(crate) fn render_moment(unix_seconds: i64) -> String {
-    let text = render_time(unix_seconds.saturating_mul(1000));
-    let part = |from: usize, to: usize| text.get(from..to).unwrap_or("00");
-    let (year, month, day) = (part(0, 4), part(4, 6), part(6, 8));
-    format!("{year}-{month}-{day}T{}:{}:{}Z", part(9, 11), part(11, 13), part(13, 15))
-}
-
-/// Year, month and day of a day counted from 1970-01-01. Years begin in March here, so that the
-/// leap day is the last of its year and months have a fixed pattern.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+    moment::date_time(unix_ms.div_euclid(1000)).strftime("%Y%m%d-%H%M%S").to_string()
 }
 
 #[cfg(test)]
@@ -203,7 +178,6 @@ mod tests {
         ] {
             assert_eq!(render_time(unix * 1000), text);
         }
-        assert_eq!(render_moment(1_795_410_966), "2026-11-23T05:16:06Z");
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! What a command works on: the cluster file and its nodes, opened once for the whole command.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use kdc_agent::{
     facts::Facts,
@@ -34,6 +38,8 @@ pub(crate) struct Site {
     pub(crate) profile: Profile,
     /// The one node is this very machine.
     pub(crate) is_local: bool,
+    /// What paths in the cluster file are relative to.
+    pub(crate) folder: PathBuf,
 }
 
 impl Site {
@@ -55,7 +61,7 @@ impl Site {
     ) -> Result<Self, Complaint> {
         let profile = profile::load(&cluster.profile, folder).map_err(CommandError::Load)?;
         sort(&mut cluster.nodes);
-        Ok(Self { cluster, profile, is_local })
+        Ok(Self { cluster, profile, is_local, folder: folder.to_owned() })
     }
 
     /// Nodes worked on at once.

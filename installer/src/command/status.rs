@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kdc_agent::{
-    step::{Condition, PlannedStep, Step},
+    step::{Condition, PlannedStep, REBOOT, Step},
     wire::{Outcome, Reply, RequestBody, RunSummary, Surveyed},
 };
 use kdc_profiles::cluster::Role;
@@ -117,6 +117,9 @@ fn render_outcome(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Finished { changed, found } => {
             format!("finished ({changed} changed, {found} found)")
+        }
+        Outcome::Failed { step, failure } if failure.code == REBOOT => {
+            format!("waits for a reboot at {step} [{REBOOT}]")
         }
         Outcome::Failed { step, failure } => format!("failed at {step} [{}]", failure.code),
         Outcome::Undone { steps } => format!("undone ({steps} steps)"),

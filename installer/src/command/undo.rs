@@ -102,6 +102,12 @@ impl Undo {
         let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         notebook.news(&News::Finished { elapsed_ms, nodes: rows.clone() });
         screen.table(&render_rows(&rows));
+        if !self.only.is_empty() && site.cluster.nodes.iter().any(|node| node.gpu.is_some()) {
+            screen.say(
+                "what the cluster has of these nodes' GPU settings goes once they are out of the cluster file: \
+                 `kdc-install apply`",
+            );
+        }
         let failure = failure_of(&site.cluster.nodes, &results);
         close_all(&links, parallel).await;
         failure.map_or(Ok(()), Err)

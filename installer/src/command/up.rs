@@ -124,6 +124,8 @@ fn unnamed(name: &str, hosts: &[Host]) -> Cluster {
             cluster_domain: nothing(),
         },
         settings: Settings::default(),
+        self_healing: None,
+        license: None,
     }
 }
 

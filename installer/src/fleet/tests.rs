@@ -37,7 +37,7 @@ mod swarm;
 struct NoBytes;
 
 impl PieceSource for NoBytes {
-    fn read_into(&self, _: &Digest, _: u64, _: usize, _: &mut Vec<u8>) -> std::io::Result<()> {
+    fn read_at(&self, _: &Digest, _: u64, _: &mut [u8]) -> std::io::Result<()> {
         Ok(())
     }
 }

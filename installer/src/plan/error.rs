@@ -47,6 +47,18 @@ pub enum PlanError {
         /// The one too many.
         second: String,
     },
+    /// A compute instance that shares a GPU instance with others, which no step makes.
+    #[error(
+        "`gpu.geometry` of `{node}` names `{profile}`, a share of an instance, which this version can't make"
+    )]
+    SharedInstance {
+        /// Which node.
+        node: String,
+        /// The profile.
+        profile: String,
+        /// The profile of the instance that it shares.
+        whole: String,
+    },
     /// The pod range has no room for all nodes.
     #[error("the pod range {range} has no room for {nodes} nodes")]
     PodRangeFull {
@@ -122,6 +134,9 @@ impl PlanError {
             Self::NoControlPlane => Some("give one node `role: control-plane`".into()),
             Self::SeveralControlPlanes { second } => {
                 Some(format!("give `{second}` the role `worker`"))
+            }
+            Self::SharedInstance { whole, .. } => {
+                Some(format!("name the instance as a whole: `{whole}`"))
             }
             Self::PodRangeFull { .. } => {
                 Some("set a larger `spec.network.podCIDR`; each node gets a /24".into())

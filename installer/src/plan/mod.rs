@@ -18,8 +18,10 @@ use kdc_profiles::{
 use serde::{Deserialize, Serialize};
 
 pub mod checks;
+pub mod entitled;
 mod error;
 pub mod fleet_check;
+mod gpu;
 mod node;
 mod ranges;
 mod render;
@@ -161,6 +163,9 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<ClusterPlan, PlanError> {
     let mut nodes: Vec<&Node> = cluster.nodes.iter().collect();
     nodes.sort_by(|left, right| (left.role, &left.name).cmp(&(right.role, &right.name)));
     let first = first_control_plane(&nodes)?;
+    for node in &nodes {
+        gpu::check(node)?;
+    }
     let ranges = ranges::assign(cluster)?;
     let mut peers = BTreeMap::new();
     for node in &nodes {
@@ -281,6 +286,11 @@ fn without_access(cluster: &Cluster) -> Cluster {
     let mut told = cluster.clone();
     told.ssh = kdc_profiles::cluster::Ssh::default();
     told.settings.parallel = 0;
+    // Where the licence's file lies changes no step.
+    told.license = told
+        .license
+        .map(|license| kdc_profiles::cluster::License { file: None, ..license })
+        .filter(|license| *license != kdc_profiles::cluster::License::default());
     for node in &mut told.nodes {
         node.ssh = kdc_profiles::cluster::Ssh::default();
     }
@@ -302,8 +312,13 @@ fn facts_digest(facts: &Facts) -> Result<Digest, PlanError> {
         facts.cap_sys_resource.value() == Some(&false),
         facts.conntrack_max_writable.value() == Some(&false),
     );
-    let json = serde_json::to_vec(&told).map_err(PlanError::Json)?;
-    Ok(Digest::of(&json))
+    // Said only where there is one, so that a plan from before this was asked fits its nodes still.
+    let gpu = (facts.has_nvidia_gpu.value() == Some(&true)).then_some("nvidia gpu");
+    let json = match gpu {
+        Some(gpu) => serde_json::to_vec(&(told, gpu)),
+        None => serde_json::to_vec(&told),
+    };
+    Ok(Digest::of(&json.map_err(PlanError::Json)?))
 }
 
 #[cfg(test)]

@@ -3,19 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kdc_agent::{
+    control::{self, Wanted},
     daemon::{
         self,
         registry::{REGISTRY_PATH, RegistryFile},
     },
     facts::{CgroupVersion, Facts},
     image_name::ImageName,
-    step::{Condition, Content, ImageSource, PackageSource, PlannedStep, Step},
+    step::{COMPONENT, Condition, Content, ImageSource, PackageSource, PlannedStep, Step},
+    store::peer::PEER_PORT,
 };
 use kdc_bundles::index::{Artifact, ArtifactKind, Index};
 use kdc_profiles::cluster::{Node, Role};
 use serde::Serialize;
 
-use super::{Inputs, PlanError, cgroup_of, ranges, ranges::Ranges, select::Selection};
+use super::{Inputs, PlanError, cgroup_of, gpu, ranges, ranges::Ranges, select::Selection};
 use crate::distribution::{
     containerd,
     kubeadm::{
@@ -73,10 +75,21 @@ pub(super) fn steps(
         list.push("api-ready", wait(Condition::ApiReady));
         list.phase = "finish";
         finish_steps(&mut list, context)?;
+        control_steps(&mut list, context);
+        let for_pods =
+            |node: &&Node| gpu::configures_runtime(node.gpu.as_ref(), gpu::has_toolkit(selection));
+        if context.nodes.iter().any(for_pods) {
+            let manifests = gpu::RUNTIME_CLASS.to_owned();
+            let name = "runtime class nvidia".to_owned();
+            list.push("gpu-runtime-class", Step::ApplyManifests { name, manifests });
+        }
     } else {
         let config = join_document(&context.kubeadm, &kubeadm_node).map_err(PlanError::Yaml)?;
         list.push_after(JOIN_STEP, Step::JoinNode { config }, "join");
     }
+    list.phase = "finish";
+    list.extend(gpu::watch_steps(node.gpu.as_ref(), facts));
+    list.extend(gpu::last_steps(node.gpu.as_ref()));
     Ok(list.steps)
 }
 
@@ -89,6 +102,10 @@ impl List {
     fn push(&mut self, id: impl Into<String>, step: Step) {
         let phase = self.phase.to_owned();
         self.steps.push(PlannedStep { id: id.into(), phase, step, needs: Vec::new() });
+    }
+
+    fn extend(&mut self, steps: Vec<(&'static str, Step)>) {
+        steps.into_iter().for_each(|(id, step)| self.push(id, step));
     }
 
     fn push_after(&mut self, id: impl Into<String>, step: Step, value: &str) {
@@ -119,9 +136,15 @@ fn host_steps(list: &mut List, context: &Context<'_>, node: &Node, selection: &S
     if context.inputs.cluster.settings.disable_swap {
         list.push("swap-off", Step::DisableSwap);
     }
-    if let Some(ports) = host.ports.get(&node.role).filter(|ports| !ports.is_empty()) {
-        list.push("firewall", Step::OpenFirewall { ports: ports.clone() });
+    let mut ports = host.ports.get(&node.role).cloned().unwrap_or_default();
+    if context.inputs.cluster.nodes.len() > 1 {
+        // Content that a node lacks comes from the others' agents.
+        ports.push(format!("{PEER_PORT}/tcp"));
     }
+    if !ports.is_empty() {
+        list.push("firewall", Step::OpenFirewall { ports });
+    }
+    list.extend(gpu::host_steps(node.gpu.as_ref()));
 }
 
 fn runtime_steps(
@@ -137,14 +160,17 @@ fn runtime_steps(
     }
     archive_steps(list, selection);
     let parameters = context.parameters;
+    let toolkit = gpu::has_toolkit(selection);
     let step = Step::ConfigureContainerd {
         sandbox_image: parameters.pause_image.clone(),
         cni_bin_dir: parameters.cni_bin_dir.clone(),
         systemd_cgroup: cgroup_of(facts, &node.name)? == CgroupVersion::V2,
         restrict_oom_score_adj: facts.cap_sys_resource.value() == Some(&false),
         registries: registries(context.inputs.index),
+        drop_ins: gpu::configures_runtime(node.gpu.as_ref(), toolkit),
     };
     list.push("containerd-config", step);
+    list.extend(gpu::runtime_steps(node.gpu.as_ref(), toolkit));
     list.push("containerd-state", unit_state(containerd::UNIT_NAME, Some(true)));
     for binary in &selection.binaries {
         let path = format!("/usr/local/bin/{}", binary.name);
@@ -215,6 +241,9 @@ fn packages(
     selection.packages.iter().filter(fits).map(source).collect()
 }
 
+/// What the cluster file says of self-healing, for the agent.
+const HEALING_PATH: &str = "/etc/kdc/agent.d/50-cluster.yaml";
+
 /// Every registry that an image of the bundle names, and `_default`: what the bundle lacks is refused
 /// by the node itself, at once, and nobody outside is asked for it.
 fn registries(index: &Index) -> Vec<String> {
@@ -233,6 +262,14 @@ fn image_steps(list: &mut List, context: &Context<'_>, selection: &Selection<'_>
         content: Content::Text(RegistryFile { index: index.clone() }.to_text()),
     };
     list.push("registry", step);
+    if let Some(healing) = &context.inputs.cluster.self_healing {
+        let step = Step::WriteFile {
+            path: HEALING_PATH.to_owned(),
+            mode: 0o644,
+            content: Content::Text(healing.to_yaml()),
+        };
+        list.push("self-healing", step);
+    }
     let step = Step::InstallUnit {
         unit: daemon::UNIT_NAME.to_owned(),
         content: daemon::unit().to_owned(),
@@ -314,7 +351,7 @@ fn finish_steps(list: &mut List, context: &Context<'_>) -> Result<(), PlanError>
         if let Some(template) = &component.manifests {
             let manifests = render(template)?;
             let step = Step::ApplyManifests { name: component.name.clone(), manifests };
-            list.push(format!("component-{}", component.name), step);
+            list.push(format!("{COMPONENT}{}", component.name), step);
         }
         for ready in &component.ready {
             let (namespace, workload) = ready.split_once('/').unwrap_or(("default", ready));
@@ -326,4 +363,32 @@ fn finish_steps(list: &mut List, context: &Context<'_>) -> Result<(), PlanError>
         }
     }
     Ok(())
+}
+
+/// What concerns the whole cluster, and who sees to it: its licence, and what the GPUs of all nodes are for. Where nothing
+/// is said of GPUs, what was is withdrawn.
+fn control_steps(list: &mut List, context: &Context<'_>) {
+    let license = context.inputs.cluster.license.as_ref();
+    let settings = control::Settings {
+        taint_over_license: license.is_some_and(|license| license.taint_over_limit),
+    };
+    let rights = Step::ApplyManifests {
+        name: "kdc-control".to_owned(),
+        manifests: control::manifests(&settings),
+    };
+    list.push("control-rights", rights);
+    let wanted = Wanted::of(context.inputs.cluster);
+    if wanted.nodes.is_empty() {
+        list.push("gpu-withdrawn", Step::WithdrawGpuControl);
+    } else {
+        let manifests = wanted.manifests();
+        list.push("gpu-wanted", Step::ApplyManifests { name: "gpu".to_owned(), manifests });
+    }
+    let step = Step::InstallUnit {
+        unit: control::UNIT_NAME.to_owned(),
+        content: control::unit().to_owned(),
+        drop_ins: BTreeMap::new(),
+    };
+    list.push("control-unit", step);
+    list.push("control-state", unit_state(control::UNIT_NAME, Some(true)));
 }

@@ -95,6 +95,7 @@ fn why(phase: &str) -> &'static str {
 
 /// One line of what a step does; paths and names, never contents.
 #[must_use]
+#[expect(clippy::too_many_lines, reason = "one short arm a step, and a table wants no parts")]
 pub fn summary(step: &Step) -> String {
     match step {
         Step::CreateDirectory { path, mode } => format!("make {path} ({mode:o})"),
@@ -127,6 +128,35 @@ pub fn summary(step: &Step) -> String {
             let driver = if *systemd_cgroup { "systemd" } else { "cgroupfs" };
             format!("containerd with {sandbox_image}, cgroup driver {driver}; restart it")
         }
+        Step::ConfigureNvidiaRuntime { default } => {
+            let pods = if *default { "every pod" } else { "pods that name it" };
+            format!("containerd's runtime for NVIDIA GPUs, for {pods}; restart it")
+        }
+        Step::WriteCdiSpec => "specify GPUs for container runtimes (CDI)".to_owned(),
+        Step::BlacklistModule { module } => {
+            format!("keep {module} from loading; if it is loaded, ask for a reboot")
+        }
+        Step::EnableIommu => "kernel arguments of the IOMMU; ask for a reboot".to_owned(),
+        Step::BindVfio { gpus, .. } if gpus.is_empty() => {
+            "hand every NVIDIA GPU to virtual machines (vfio-pci)".to_owned()
+        }
+        Step::BindVfio { gpus, .. } => {
+            format!("hand {} to virtual machines (vfio-pci)", gpus.join(", "))
+        }
+        Step::EnableVirtualFunctions { .. } => {
+            "virtual functions of every NVIDIA GPU on, which have to offer virtual GPUs".to_owned()
+        }
+        Step::SetMigGeometry { geometry, except } => {
+            let parts: Vec<String> =
+                geometry.iter().map(|(profile, count)| format!("{count} x {profile}")).collect();
+            let but = if except.is_empty() {
+                String::new()
+            } else {
+                format!(" but {}", except.join(", "))
+            };
+            let reboot = "switch MIG on if it is off, which may ask for a reboot";
+            format!("cut every GPU{but} into {}; {reboot}", parts.join(" and "))
+        }
         Step::OpenFirewall { ports } => format!("let in {}", ports.join(", ")),
         // The node's own range stands in its heading, so that nodes alike read alike.
         Step::ConfigureHostRoutes { cluster_cidr, peers, .. } => {
@@ -138,6 +168,7 @@ pub fn summary(step: &Step) -> String {
         Step::SetNodeLabels { node, labels, taints } => {
             format!("{node}: {} labels, {} taints", labels.len(), taints.len())
         }
+        Step::WithdrawGpuControl => "what kdc set for HAMi, if anything, is withdrawn".to_owned(),
         Step::WaitUntil { condition, timeout_secs } => {
             let what = match condition {
                 Condition::ApiReady => "the API server is ready".to_owned(),

@@ -187,6 +187,7 @@ pub(crate) fn facts_of(name: &str, address: std::net::IpAddr) -> Facts {
         }]),
         default_routes: Known::Known(Vec::new()),
         has_resolv_conf: Known::Known(true),
+        has_nvidia_gpu: Known::Known(false),
         listening: Known::Known(BTreeSet::new()),
         modules: Known::Known(BTreeSet::new()),
         sysctls: Known::Known(BTreeMap::new()),
@@ -199,7 +200,7 @@ pub(crate) fn facts_of(name: &str, address: std::net::IpAddr) -> Facts {
         clock_unix_ms: 1_795_000_000_000,
         cap_sys_resource: Known::Known(true),
         conntrack_max_writable: Known::Known(true),
-        ownership: Ownership { cluster: None, runs: Vec::new() },
+        ownership: Ownership { cluster: None, runs: Vec::new(), components: BTreeSet::new() },
     }
 }
 

@@ -2,7 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kdc_agent::{check::Needs, daemon::registry::REGISTRY_PORT, facts};
+use kdc_agent::{
+    check::Needs,
+    daemon::{config::API_PORT, registry::REGISTRY_PORT},
+    facts,
+};
 use kdc_bundles::index::{ArtifactKind, Digest, Index};
 use kdc_profiles::{cluster::Role, profile::HostNeeds};
 
@@ -104,12 +108,12 @@ pub fn needs(inputs: &Inputs<'_>, node_name: &str, root: bool) -> Result<Needs, 
     Ok(needs)
 }
 
-/// Ports that must be free: the profile's for this role, and the one of the node's own registry,
-/// which nobody else may reach.
+/// Ports that must be free: the profile's for this role, and those of the node's own registry and
+/// of its agent's API, which nobody else may reach.
 #[must_use]
 pub fn ports(host: &HostNeeds, role: Role) -> Vec<String> {
     let listed = host.ports.get(&role).into_iter().flatten().cloned();
-    listed.chain([format!("{REGISTRY_PORT}/tcp")]).collect()
+    listed.chain([REGISTRY_PORT, API_PORT].map(|port| format!("{port}/tcp"))).collect()
 }
 
 /// Platforms that the bundle has an agent for.

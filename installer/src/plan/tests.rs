@@ -33,6 +33,65 @@ fn the_plan_of_a_small_cluster_reads_as_recorded() {
 }
 
 #[test]
+fn control_runs_on_a_control_plane_and_what_is_not_said_of_gpus_any_more_is_withdrawn() {
+    use kdc_profiles::cluster::gpu::{Gpu, GpuMode};
+    let ids = |plan: &ClusterPlan, node: &str| -> Vec<String> {
+        let steps = &plan.node(node).expect("a node").plan.steps;
+        steps
+            .iter()
+            .map(|step| step.id.clone())
+            .filter(|id| id.contains("gpu") || id.contains("control-"))
+            .collect()
+    };
+    assert_eq!(
+        ids(&good(), "cp1"),
+        ["control-plane-init", "control-rights", "gpu-withdrawn", "control-unit", "control-state"]
+    );
+    let mut cluster = samples::cluster();
+    cluster.nodes[1].gpu = Some(Gpu { split_count: Some(4), ..Gpu::of(GpuMode::Hami) });
+    let plan = plan_of(&cluster, &samples::facts(&cluster)).expect("plan");
+    assert_eq!(
+        ids(&plan, "cp1"),
+        ["control-plane-init", "control-rights", "gpu-wanted", "control-unit", "control-state"]
+    );
+    assert_eq!(ids(&plan, "w1"), ["gpu-nouveau", "gpu-watch-unit", "gpu-watch-state"]);
+    let steps = &plan.node("cp1").expect("a node").plan.steps;
+    let manifests = steps.iter().find_map(|step| match &step.step {
+        Step::ApplyManifests { name, manifests } if name == "gpu" => Some(manifests),
+        _ => None,
+    });
+    assert!(manifests.is_some_and(|text| {
+        text.contains(r#"{\"nodes\":{\"w1\":{\"mode\":\"hami\",\"splitCount\":4}}}"#)
+    }));
+}
+
+#[test]
+fn a_fixed_geometry_is_planned_before_kubernetes_and_only_shares_of_an_instance_are_refused() {
+    use kdc_profiles::cluster::gpu::{Gpu, GpuMode};
+    let mut cluster = samples::cluster();
+    let mut geometry = std::collections::BTreeMap::from([("1g.10gb+me.all".to_owned(), 1)]);
+    cluster.nodes[1].gpu = Some(Gpu { geometry: geometry.clone(), ..Gpu::of(GpuMode::Mig) });
+    let plan = plan_of(&cluster, &samples::facts(&cluster)).unwrap();
+    let steps = &plan.nodes.iter().find(|node| node.plan.node == "w1").unwrap().plan.steps;
+    let place = |id: &str| steps.iter().position(|step| step.id == id);
+    assert!(place("gpu-nouveau") < place("gpu-instances"), "{steps:?}");
+    assert!(place("gpu-instances") < place("join"), "{steps:?}");
+    let text = render(&plan);
+    assert!(text.contains("cut every GPU into 1 x 1g.10gb+me.all; switch MIG on if it is off, which may ask for a reboot"), "{text}");
+    // HAMi is told nothing of a node that it doesn't serve.
+    let manifests = plan.nodes[0].plan.steps.iter().find_map(|planned| match &planned.step {
+        Step::ApplyManifests { name, manifests } if name == "gpu" => Some(manifests),
+        _ => None,
+    });
+    assert!(manifests.is_some_and(|text| text.contains("1g.10gb+me.all")), "{manifests:?}");
+    geometry.insert("1c.3g.40gb".to_owned(), 3);
+    cluster.nodes[1].gpu = Some(Gpu { geometry, ..Gpu::of(GpuMode::Mig) });
+    let error = plan_of(&cluster, &samples::facts(&cluster)).unwrap_err();
+    assert!(error.to_string().contains("`gpu.geometry` of `w1` names `1c.3g.40gb`"), "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("`3g.40gb`")));
+}
+
+#[test]
 fn phases_come_in_order_and_ids_are_unique() {
     const ORDER: &[&str] = &["host", "runtime", "images", "network", "kubernetes", "finish"];
     for node in &good().nodes {
@@ -179,6 +238,23 @@ fn a_worker_gets_no_image_of_the_control_plane() {
 }
 
 #[test]
+fn how_far_nodes_may_mend_themselves_reaches_the_agent_and_nothing_said_writes_nothing() {
+    let mut cluster = samples::cluster();
+    let text_of = |cluster: &Cluster| {
+        let plan = plan_of(cluster, &samples::facts(cluster)).unwrap();
+        let steps = plan.nodes.iter().flat_map(|node| &node.plan.steps).cloned();
+        let written = steps.filter(|planned| planned.id == "self-healing");
+        written.map(|planned| format!("{:?}", planned.step)).collect::<Vec<_>>()
+    };
+    assert_eq!(text_of(&cluster), Vec::<String>::new());
+    let mode = kdc_profiles::healing::Mode::Repair;
+    cluster.self_healing = Some(kdc_profiles::healing::SelfHealing { mode, ..Default::default() });
+    let written = text_of(&cluster);
+    assert_eq!(written.len(), 2, "each node");
+    assert!(written[0].contains("50-cluster.yaml") && written[0].contains("mode: repair"));
+}
+
+#[test]
 fn swap_is_only_turned_off_when_the_file_says_so() {
     let mut cluster = samples::cluster();
     let facts = samples::facts(&cluster);
@@ -259,6 +335,7 @@ fn a_component_of_one_s_own_is_rendered_checked_and_awaited() {
         images: vec!["{{ parameters.pauseImage }}".to_owned()],
         after: Vec::new(),
         ready: vec!["apps/deployment/hello".to_owned()],
+        entitlement: None,
     });
     let attempt = |profile: &Profile| {
         let (index_digest, cluster, index, facts) = (&digest, &cluster, &index, &facts);

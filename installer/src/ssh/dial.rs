@@ -197,7 +197,7 @@ async fn greet(
     through: Option<Arc<Link>>,
 ) -> Result<Link, SshError> {
     let stream = match &through {
-        None => Stream::Tcp(connect(at, reach).await?),
+        None => Stream::over(connect(at, reach).await?),
         Some(jump) => Stream::Tunnel(tunnel(at, reach, jump).await?),
     };
     let heard = Arc::new(Mutex::new(Vec::new()));

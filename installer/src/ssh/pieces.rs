@@ -4,9 +4,9 @@
 //! gets several. Each lane takes the next piece off one list; the agent checks every piece before
 //! it counts, so nothing is lost when a lane dies: `Missing` is asked again.
 
-use std::{io, sync::Mutex, time::Duration};
+use std::{collections::VecDeque, io, ops::Range, sync::Mutex, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use kdc_agent::wire::{
     MissingPieces, Received,
     frame::Decoder,
@@ -34,19 +34,20 @@ const STALL_SECS: u64 = 60;
 /// The agent's last word: it may still be hashing and syncing.
 const LAST_WORD_SECS: u64 = 300;
 
+/// Handed to the connection at once: two packets, as sshd takes them.
+const SLICE_BYTES: usize = 64 * 1024;
+
+/// Slices that may be on their way before the oldest is filled again: the connection queues ten packets
+/// and encrypts as many.
+const SLICES_AWAY: usize = 10;
+
 /// Where pieces come from: a bundle file, its parts, a directory.
 pub trait PieceSource: Send + Sync {
-    /// Append exactly `length` bytes of `blob` from `offset` to `into`. May block on a local disk.
+    /// Fill `into` with bytes of `blob` from `offset`; the agent proves them. May block on a local disk.
     ///
     /// # Errors
     /// The bytes can't be read.
-    fn read_into(
-        &self,
-        blob: &Digest,
-        offset: u64,
-        length: usize,
-        into: &mut Vec<u8>,
-    ) -> io::Result<()>;
+    fn read_at(&self, blob: &Digest, offset: u64, into: &mut [u8]) -> io::Result<()>;
 }
 
 /// One piece on its way.
@@ -111,6 +112,45 @@ fn parcel<'a>(index: &'a Index, digest: &Digest, piece: u32) -> Result<Parcel<'a
         offset,
         header: PieceHeader { blob: blob_ordinal, piece, length },
     })
+}
+
+/// The stream of one lane, slice by slice. Memory comes back once the connection has let go of it: it is
+/// neither faulted in nor zeroed again, and small enough to be in the processor's cache still when what
+/// was read into it is encrypted.
+struct Slices {
+    filling: BytesMut,
+    filled: usize,
+    away: VecDeque<Bytes>,
+}
+
+impl Slices {
+    fn new() -> Self {
+        let filling = BytesMut::zeroed(SLICE_BYTES);
+        Self { filling, filled: 0, away: VecDeque::new() }
+    }
+
+    /// What isn't filled yet.
+    fn room(&mut self) -> &mut [u8] {
+        &mut self.filling[self.filled..]
+    }
+
+    /// Fill in bytes that there is room for.
+    fn put(&mut self, bytes: &[u8]) {
+        self.room()[..bytes.len()].copy_from_slice(bytes);
+        self.filled += bytes.len();
+    }
+
+    /// What was filled in; an empty slice begins.
+    fn take(&mut self) -> Bytes {
+        let old = if self.away.len() < SLICES_AWAY { None } else { self.away.pop_front() };
+        let old = old.and_then(|slice| slice.try_into_mut().ok());
+        let next = old.unwrap_or_else(|| BytesMut::zeroed(SLICE_BYTES));
+        let whole = std::mem::replace(&mut self.filling, next).freeze();
+        let slice = whole.slice(..self.filled);
+        self.away.push_back(whole);
+        self.filled = 0;
+        slice
+    }
 }
 
 /// What the lanes of one transfer share.
@@ -181,6 +221,7 @@ impl Session {
     }
 
     async fn feed(&self, transfer: &Transfer<'_>, writer: &mut LaneWriter) -> Result<(), SshError> {
+        let mut slices = Slices::new();
         loop {
             let next =
                 transfer.parcels.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
@@ -190,26 +231,46 @@ impl Session {
                 during: SENDING.to_owned(),
                 detail,
             })?;
-            let length = parcel.header.length as usize;
-            let mut bytes = Vec::with_capacity(PIECE_HEADER_BYTES + length);
-            bytes.extend_from_slice(&parcel.header.to_bytes());
-            let read = transfer.source.read_into(parcel.blob, parcel.offset, length, &mut bytes);
-            let short = || io::Error::from(io::ErrorKind::UnexpectedEof);
-            read.and_then(|()| {
-                if bytes.len() == PIECE_HEADER_BYTES + length { Ok(()) } else { Err(short()) }
-            })
-            .map_err(|source| SshError::Source {
-                node: self.node.clone(),
-                blob: parcel.blob.to_string(),
-                piece: parcel.header.piece,
-                source,
-            })?;
-            self.send(writer, Bytes::from(bytes)).await?;
-            (transfer.progress)(length as u64);
+            if slices.room().len() < PIECE_HEADER_BYTES {
+                self.send(writer, slices.take()).await?;
+            }
+            slices.put(&parcel.header.to_bytes());
+            let (mut offset, end) =
+                (parcel.offset, parcel.offset + u64::from(parcel.header.length));
+            while offset < end {
+                if slices.room().is_empty() {
+                    self.send(writer, slices.take()).await?;
+                }
+                offset += self.fill(transfer, &parcel, offset..end, &mut slices)?;
+            }
+            (transfer.progress)(u64::from(parcel.header.length));
         }
+        self.send(writer, slices.take()).await?;
         self.send(writer, Bytes::copy_from_slice(&PieceHeader::END.to_bytes())).await?;
         writer.finish().await;
         Ok(())
+    }
+
+    /// Read as much of that range of a piece as the slice has room for; says how much.
+    fn fill(
+        &self,
+        transfer: &Transfer<'_>,
+        parcel: &Parcel<'_>,
+        range: Range<u64>,
+        slices: &mut Slices,
+    ) -> Result<u64, SshError> {
+        let room = slices.room();
+        let rest = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let length = room.len().min(rest);
+        let read = transfer.source.read_at(parcel.blob, range.start, &mut room[..length]);
+        read.map_err(|source| SshError::Source {
+            node: self.node.clone(),
+            blob: parcel.blob.to_string(),
+            piece: parcel.header.piece,
+            source,
+        })?;
+        slices.filled += length;
+        Ok(length as u64)
     }
 
     async fn send(&self, writer: &mut LaneWriter, bytes: Bytes) -> Result<(), SshError> {
@@ -310,6 +371,23 @@ mod tests {
             })
             .collect();
         assert_eq!(got, [Ok((0, 0, 10, 0)), Ok((0, 2, 5, 20)), Ok((1, 0, 10, 0))]);
+    }
+
+    #[test]
+    fn memory_of_a_slice_is_filled_again_only_once_nobody_holds_it() {
+        let mut slices = Slices::new();
+        let mut fill = |byte: u8| {
+            slices.put(&[byte; 100]);
+            slices.take()
+        };
+        let mut places: Vec<*const u8> = (0..100).map(|byte| fill(byte).as_ptr()).collect();
+        places.sort_unstable();
+        places.dedup();
+        assert_eq!(places.len(), SLICES_AWAY + 1);
+        let held: Vec<Bytes> = (0..100).map(&mut fill).collect();
+        for (byte, slice) in (0..).zip(held) {
+            assert_eq!(slice, [byte; 100].as_slice());
+        }
     }
 
     #[test]

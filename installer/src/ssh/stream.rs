@@ -9,17 +9,29 @@ use std::{
 
 use russh::{ChannelStream, client::Msg};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, BufReader, ReadBuf},
     net::TcpStream,
 };
 
 /// First bytes of the peer kept for an error message.
 const HEARD_BYTES: usize = 96;
 
+/// Read from a socket at once. A thousand connections have one each; what is larger passes it by.
+const READ_BYTES: usize = 4096;
+
 /// The byte stream under SSH: a socket, or a channel of the jump host's connection.
 pub(super) enum Stream {
-    Tcp(TcpStream),
+    /// The library reads a packet's length, then its rest: without a buffer each of a bulk transfer's
+    /// many window adjustments would cost three system calls.
+    Tcp(BufReader<TcpStream>),
     Tunnel(ChannelStream<Msg>),
+}
+
+impl Stream {
+    /// Over that socket.
+    pub(super) fn over(socket: TcpStream) -> Self {
+        Self::Tcp(BufReader::with_capacity(READ_BYTES, socket))
+    }
 }
 
 /// A stream whose first bytes are kept, to say what answered when it wasn't SSH.

@@ -291,6 +291,7 @@ mod tests {
             ssh: own,
             labels: std::collections::BTreeMap::new(),
             taints: Vec::new(),
+            gpu: None,
         };
         let keyring = Arc::new(Keyring::new(Arc::new(Silent)));
         match Target::of(&node, all, &around(config), keyring)? {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
-use super::{MAX_NODES, Node, Role, Ssh, parts};
+use super::{MAX_NODES, Node, Role, Ssh, gpu_read::read_gpu, parts};
 use crate::{
     fields::{Fields, Place},
     problem::Problems,
@@ -19,6 +19,8 @@ pub(super) struct NodePlace<'t> {
     pub(super) address: Option<(IpAddr, Place<'t>)>,
     /// The whole node, when nothing in it was wrong.
     pub(super) node: Option<Node>,
+    /// Where it stands.
+    pub(super) place: Place<'t>,
 }
 
 /// Read every node and what must hold between them.
@@ -50,7 +52,8 @@ pub(super) fn read_nodes<'t>(
             let what = format!("{address} is also the address at {first}");
             at.wrong(problems, what, "an address of its own for each node");
         }
-        nodes.push(read_rest(fields, name.map(|(name, _)| name), address, problems));
+        let name = name.map(|(name, _)| name);
+        nodes.push(read_rest((fields, place), name, address, problems));
     }
     if !nodes.iter().any(|node| !matches!(node.role, Some(Role::Worker))) && !nodes.is_empty() {
         place.wrong(
@@ -63,7 +66,7 @@ pub(super) fn read_nodes<'t>(
 }
 
 fn read_rest<'t>(
-    mut fields: Fields<'t>,
+    (mut fields, place): (Fields<'t>, Place<'t>),
     name: Option<String>,
     address: Option<(IpAddr, Place<'t>)>,
     problems: &mut Problems,
@@ -74,6 +77,9 @@ fn read_rest<'t>(
     let ssh = read_optional(fields.optional("ssh"), problems, read_ssh);
     let labels = read_optional(fields.optional("labels"), problems, read_labels);
     let taints = read_optional(fields.optional("taints"), problems, read_taints);
+    let gpu = read_optional(fields.optional("gpu"), problems, |place, problems| {
+        read_gpu(place, problems).map(Some)
+    });
     fields.finish(problems);
     let build = || {
         Some(Node {
@@ -83,10 +89,11 @@ fn read_rest<'t>(
             ssh: ssh?,
             labels: labels?,
             taints: taints?,
+            gpu: gpu?,
         })
     };
     let node = build();
-    NodePlace { role, address, node }
+    NodePlace { role, address, node, place }
 }
 
 /// An absent field has its default; a field that is there and wrong has no value.
@@ -178,7 +185,10 @@ pub(super) fn read_ssh(place: &Place<'_>, problems: &mut Problems) -> Option<Ssh
     })
 }
 
-fn read_labels(place: &Place<'_>, problems: &mut Problems) -> Option<BTreeMap<String, String>> {
+pub(super) fn read_labels(
+    place: &Place<'_>,
+    problems: &mut Problems,
+) -> Option<BTreeMap<String, String>> {
     let mut labels = BTreeMap::new();
     let mut good = true;
     for (key, place) in place.entries(problems)? {

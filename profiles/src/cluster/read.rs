@@ -3,13 +3,15 @@
 use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
 use super::{
-    API_VERSION, Cluster, NODE_POD_PREFIX, Network, Role, Settings,
+    API_VERSION, Cluster, License, NODE_POD_PREFIX, Network, Role, Settings,
+    gpu_read::read_classes,
     nodes::{NodePlace, read_nodes, read_optional, read_ssh},
     parts,
 };
 use crate::{
     cidr::Cidr,
     fields::{Fields, Place},
+    healing::{self, SelfHealing},
     problem::{LoadError, Problems, read_bounded},
     profile::{self, Profile},
     yaml,
@@ -55,7 +57,11 @@ fn read_file(root: &Place<'_>, folder: Option<&Path>, problems: &mut Problems) -
     let spec_place = spec?;
     let mut spec = spec_place.fields(problems)?;
     let nodes_place = spec.required(problems, "nodes", "a list of nodes");
-    let nodes = nodes_place.as_ref().and_then(|place| read_nodes(place, problems));
+    let mut nodes = nodes_place.as_ref().and_then(|place| read_nodes(place, problems));
+    let classes = spec.optional("gpuClasses");
+    if let Some(nodes) = &mut nodes {
+        read_classes(classes.as_ref(), nodes, problems);
+    }
     let profile_place = spec.optional("profile");
     let distribution_place = spec.optional("distribution");
     let distribution = match &distribution_place {
@@ -65,6 +71,12 @@ fn read_file(root: &Place<'_>, folder: Option<&Path>, problems: &mut Problems) -
     let ssh = read_optional(spec.optional("ssh"), problems, read_ssh);
     let network = read_network(spec.optional("network"), nodes.as_deref(), problems);
     let settings = read_settings(spec.optional("settings"), problems);
+    let self_healing = spec.optional("selfHealing").map(|place| {
+        let mut healing = SelfHealing::default();
+        healing::Said::read(&place, problems).lay_over(&mut healing);
+        healing
+    });
+    let license = spec.optional("license").map(|place| read_license(&place, problems));
     spec.finish(problems);
     let profile = read_profile(profile_place.as_ref(), nodes.as_deref(), folder, problems);
     if let (Some((_, Some(profile))), Some(nodes), Some(place)) = (&profile, &nodes, &nodes_place) {
@@ -84,6 +96,11 @@ fn read_file(root: &Place<'_>, folder: Option<&Path>, problems: &mut Problems) -
         ssh: ssh?,
         network: network?,
         settings: settings?,
+        self_healing,
+        license: match license {
+            Some(license) => Some(license?),
+            None => None,
+        },
     })
 }
 
@@ -186,6 +203,18 @@ fn check_counts(
             place.wrong(problems, what, format!("at most {max} with `role: {word}`{hint}"));
         }
     }
+}
+
+fn read_license(place: &Place<'_>, problems: &mut Problems) -> Option<License> {
+    let mut fields = place.fields(problems)?;
+    let file = match fields.optional("file") {
+        Some(place) => place.text(problems).map(|text| Some(text.into())),
+        None => Some(None),
+    };
+    let taint =
+        read_optional(fields.optional("taintOverLimit"), problems, |place, p| place.boolean(p));
+    fields.finish(problems);
+    Some(License { file: file?, taint_over_limit: taint? })
 }
 
 fn read_settings(place: Option<Place<'_>>, problems: &mut Problems) -> Option<Settings> {

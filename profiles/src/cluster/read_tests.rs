@@ -62,7 +62,7 @@ spec:
     cluster.yaml:7: spec.distribution: `kops` is not known here; expected `kubeadm`
     cluster.yaml:9: spec.nodes[0].address: this is missing; expected an IP address, e.g. `10.0.0.11`
     cluster.yaml:10: spec.nodes[0].role: `mster` is not known here; expected `control-plane` or `worker`
-    cluster.yaml:11: spec.nodes[0].adress: there is no such field; expected `address` (did you mean that? known here: name, address, role, ssh, labels, taints)
+    cluster.yaml:11: spec.nodes[0].adress: there is no such field; expected `address` (did you mean that? known here: name, address, role, ssh, labels, taints, gpu)
     cluster.yaml:12: spec.nodes[1].name: `cp1` is also the name at spec.nodes[0].name; expected a name of its own for each node
     cluster.yaml:14: spec.nodes[1].address: `10.0.0.300` can't be used; expected an IP address, e.g. `10.0.0.11`
     cluster.yaml:15: spec.nodes[1].ssh.port: `0` stands here; expected a whole number from 1 to 65535
@@ -191,4 +191,17 @@ proptest::proptest! {
         let mixed = format!("{}{text}", &GOOD[..cut.min(GOOD.len())]);
         let _ = parse(&mixed, "x");
     }
+}
+
+#[test]
+fn the_licence_is_a_file_and_a_wish_and_nothing_by_default() {
+    let read = |more: &str| parse(&format!("{GOOD}{more}"), "cluster.yaml");
+    assert_eq!(read("").unwrap().license, None);
+    let license = read("  license: {file: site/license.json, taintOverLimit: true}\n").unwrap();
+    let file = Some("site/license.json".into());
+    assert_eq!(license.license, Some(License { file, taint_over_limit: true }));
+    assert_eq!(read("  license: {}\n").unwrap().license, Some(License::default()));
+    let problems = read("  license: {file: [a], taintOverLimit: 1}\n").expect_err("mistakes");
+    let fields: Vec<&str> = problems.list().iter().map(|p| p.field.as_str()).collect();
+    assert_eq!(fields, ["spec.license.file", "spec.license.taintOverLimit"]);
 }

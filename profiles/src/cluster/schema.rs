@@ -8,7 +8,11 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::Role;
+use super::{
+    Role,
+    gpu::{CudaLog, GpuMode},
+};
+use crate::healing;
 
 #[derive(Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename_all = "camelCase", title = "kdc cluster file")]
@@ -43,7 +47,7 @@ struct Metadata {
 }
 
 #[derive(Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[schemars(deny_unknown_fields, rename_all = "camelCase")]
 #[expect(dead_code, reason = "only its schema is used")]
 struct Spec {
     /// `single`, `cluster` or the path of a profile file. Default: by the number of nodes.
@@ -55,8 +59,25 @@ struct Spec {
     nodes: Vec<Node>,
     /// SSH settings for every node.
     ssh: Option<Ssh>,
+    /// What the GPUs of several nodes are for. A node's own `gpu` goes over it as a whole.
+    #[schemars(length(max = 100))]
+    gpu_classes: Option<Vec<GpuClass>>,
     network: Option<Network>,
     settings: Option<Settings>,
+    /// How far the nodes may mend themselves. Default: what is not as wanted is told.
+    self_healing: Option<SelfHealing>,
+    /// The licence.
+    license: Option<License>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields, rename_all = "camelCase")]
+#[expect(dead_code, reason = "only its schema is used")]
+struct License {
+    /// The licence's file, relative to this one. Default: what is installed in the cluster counts.
+    file: Option<String>,
+    /// Nodes over the limit get a taint that keeps new pods away. Default: false.
+    taint_over_limit: Option<bool>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -86,6 +107,75 @@ struct Node {
     labels: Option<BTreeMap<String, Option<String>>>,
     /// Kubernetes taints, `key=value:Effect`.
     taints: Option<Vec<String>>,
+    /// What its GPUs are for.
+    gpu: Option<Gpu>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields, rename_all = "camelCase")]
+#[expect(dead_code, reason = "only its schema is used")]
+struct Gpu {
+    /// What they are for.
+    mode: GpuMode,
+    /// `hami`: pods that may share one GPU. Default: the cluster's.
+    #[schemars(range(min = 1, max = 256))]
+    split_count: Option<u16>,
+    /// `hami`: memory given away, as a multiple of what there is; above 1 it is overcommitted.
+    #[schemars(range(min = 1, max = 10))]
+    memory_scaling: Option<f64>,
+    /// `hami`: cores given away, as a multiple of what there is.
+    #[schemars(range(min = 1, max = 10))]
+    core_scaling: Option<f64>,
+    /// `hami`: memory of a GPU that can't tell its own (GB10).
+    #[schemars(range(min = 1, max = 1_048_576))]
+    #[serde(rename = "preconfiguredMemoryMiB")]
+    preconfigured_memory_mib: Option<u32>,
+    /// `hami`: kubelet hears which NUMA node a GPU belongs to. Only `true` can take effect.
+    numa_topology: Option<bool>,
+    /// `hami`: what the library in containers logs.
+    log_level: Option<CudaLog>,
+    /// `mig`: instances by profile on every GPU. Without it HAMi makes them as pods ask.
+    geometry: Option<BTreeMap<String, u8>>,
+    /// GPUs left alone (not with mode `whole`).
+    exclude: Option<Excluded>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct Excluded {
+    /// By UUID, as `nvidia-smi -L` tells it.
+    uuids: Option<Vec<String>>,
+    /// By the driver's index.
+    indexes: Option<Vec<u8>>,
+}
+
+/// `nodes` or `nodeSelector` says whom it is for; the rest is as in a node's `gpu`.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields, rename_all = "camelCase")]
+#[expect(dead_code, reason = "only its schema is used")]
+struct GpuClass {
+    /// Name of the class.
+    #[schemars(regex(pattern = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"))]
+    name: String,
+    /// Names from `spec.nodes`.
+    nodes: Option<Vec<String>>,
+    /// Labels that the nodes have in this file.
+    node_selector: Option<BTreeMap<String, Option<String>>>,
+    mode: GpuMode,
+    #[schemars(range(min = 1, max = 256))]
+    split_count: Option<u16>,
+    #[schemars(range(min = 1, max = 10))]
+    memory_scaling: Option<f64>,
+    #[schemars(range(min = 1, max = 10))]
+    core_scaling: Option<f64>,
+    #[schemars(range(min = 1, max = 1_048_576))]
+    #[serde(rename = "preconfiguredMemoryMiB")]
+    preconfigured_memory_mib: Option<u32>,
+    numa_topology: Option<bool>,
+    log_level: Option<CudaLog>,
+    geometry: Option<BTreeMap<String, u8>>,
+    exclude: Option<Excluded>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -136,6 +226,30 @@ struct Settings {
     /// Nodes worked on at once. Default: 50.
     #[schemars(range(min = 1, max = 1000))]
     parallel: Option<u16>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields, rename_all = "camelCase")]
+#[expect(dead_code, reason = "only its schema is used")]
+struct SelfHealing {
+    /// For every kind that `kinds` does not name. Default: `report`.
+    mode: Option<healing::Mode>,
+    /// Otherwise for some kinds.
+    kinds: Option<BTreeMap<healing::Kind, healing::Mode>>,
+    /// Most actions of one kind within an hour. Default: 12.
+    #[schemars(range(min = 1, max = 60))]
+    per_hour: Option<u32>,
+    /// Most actions on one thing within an hour. Default: 3.
+    #[schemars(range(min = 1, max = 10))]
+    per_subject: Option<u32>,
+    /// Seconds before the second action on one thing; doubles with each. Default: 30.
+    #[schemars(range(min = 1, max = 3600))]
+    backoff_secs: Option<u32>,
+    /// Seconds between two looks. Default: 60.
+    #[schemars(range(min = 1, max = 3600))]
+    interval_secs: Option<u32>,
+    /// A repair may restart a service, or have systemd read its units again. Default: false.
+    restarts: Option<bool>,
 }
 
 /// The schema as it is checked in at `profiles/schema/cluster.schema.json`.
@@ -191,9 +305,22 @@ mod tests {
             ("Metadata", "metadata: {qqqqqq: 1}", "metadata.qqqqqq"),
             ("Spec", "spec: {qqqqqq: 1}", "spec.qqqqqq"),
             ("Node", "spec: {nodes: [{qqqqqq: 1}]}", "spec.nodes[0].qqqqqq"),
+            ("Gpu", "spec: {nodes: [{gpu: {qqqqqq: 1}}]}", "spec.nodes[0].gpu.qqqqqq"),
+            (
+                "Excluded",
+                "spec: {nodes: [{gpu: {exclude: {qqqqqq: 1}}}]}",
+                "spec.nodes[0].gpu.exclude.qqqqqq",
+            ),
+            (
+                "GpuClass",
+                "spec: {nodes: [], gpuClasses: [{qqqqqq: 1}]}",
+                "spec.gpuClasses[0].qqqqqq",
+            ),
             ("Ssh", "spec: {ssh: {qqqqqq: 1}}", "spec.ssh.qqqqqq"),
             ("Network", "spec: {network: {qqqqqq: 1}}", "spec.network.qqqqqq"),
             ("Settings", "spec: {settings: {qqqqqq: 1}}", "spec.settings.qqqqqq"),
+            ("License", "spec: {license: {qqqqqq: 1}}", "spec.license.qqqqqq"),
+            ("SelfHealing", "spec: {selfHealing: {qqqqqq: 1}}", "spec.selfHealing.qqqqqq"),
         ] {
             let of = if name.is_empty() { &schema } else { &schema["$defs"][name] };
             assert_eq!(properties(of), reader_fields(text, field), "{name}");

@@ -240,6 +240,10 @@ fn read_component(place: &Place<'_>, problems: &mut Problems) -> Option<Componen
     let images = read_optional(fields.optional("images"), problems, |place, p| place.texts(p));
     let after = read_optional(fields.optional("after"), problems, |place, p| place.texts(p));
     let ready = read_optional(fields.optional("ready"), problems, read_ready);
+    let entitlement = match fields.optional("entitlement") {
+        Some(place) => read_entitlement(&place, problems).map(Some),
+        None => Some(None),
+    };
     fields.finish(problems);
     Some(Component {
         name: name?,
@@ -248,7 +252,20 @@ fn read_component(place: &Place<'_>, problems: &mut Problems) -> Option<Componen
         images: images?,
         after: after?,
         ready: ready?,
+        entitlement: entitlement?,
     })
+}
+
+fn read_entitlement(place: &Place<'_>, problems: &mut Problems) -> Option<String> {
+    let text = place.text(problems)?;
+    let is_fit = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if text.is_empty() || text.len() > 63 || !text.bytes().all(is_fit) {
+        let expected =
+            "a name of lower-case letters, digits and `-` (1 to 63), as licences have it";
+        place.wrong(problems, format!("`{text}` can't be an entitlement"), expected);
+        return None;
+    }
+    Some(text.to_owned())
 }
 
 fn read_ready(place: &Place<'_>, problems: &mut Problems) -> Option<Vec<String>> {
@@ -289,7 +306,7 @@ mod tests {
         let text = "apiVersion: kdc.dev/v1\nkind: Profile\nmetadata: {name: x}\nspec:\n  \
                     description: d\n  distributions: [kubeadm]\n  nodes: {control-plane: {min: 3, max: 1}}\n  \
                     host:\n    ports: {worker: [6443]}\n    sysctl: {}\n  components:\n    \
-                    - {name: a, description: d, after: [b], ready: [x]}\n  acceptance: [pod-to-pods]\n";
+                    - {name: a, description: d, after: [b], ready: [x], entitlement: A b}\n  acceptance: [pod-to-pods]\n";
         let problems = parse(text, "p.yaml").expect_err("mistakes");
         let fields: Vec<&str> = problems.list().iter().map(|p| p.field.as_str()).collect();
         assert_eq!(
@@ -299,6 +316,7 @@ mod tests {
                 "spec.host.ports.worker[0]",
                 "spec.host.sysctl",
                 "spec.components[0].ready[0]",
+                "spec.components[0].entitlement",
                 "spec.acceptance[0]",
             ],
             "{problems}"

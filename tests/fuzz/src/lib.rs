@@ -7,12 +7,32 @@
 
 #![expect(clippy::unwrap_used, reason = "a target ends at the first surprise, with its place")]
 
+mod audit;
+
+pub use audit::audit;
+
 use std::{
     collections::BTreeMap,
     io::Read,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
+use kdc_agent::{
+    control::license::{kept::Kept, node::NodeDocument, publish::Published, record::Record},
+    gpu::{
+        kernel_log::{GpuMessage, KernelLog, parse_message, parse_record, slot},
+        xid::XidLog,
+    },
+    license::{
+        License, LicenseKeys, Timestamp,
+        clock::Reading,
+        envelope::{self, MAX_FILE_BYTES},
+        keys::LicenseKey,
+        revocation::Revocations,
+        state::{self, Inputs},
+    },
+};
 use kdc_airgap::layout::Layout as OciLayout;
 use kdc_bundles::{
     index::{Artifact, ArtifactKind, Blob, Digest, INDEX_VERSION, Index},
@@ -38,6 +58,10 @@ pub const TARGETS: &[Target] = &[
     ("tar", tar),
     ("oci", oci),
     ("debian", debian),
+    ("kernel_log", kernel_log),
+    ("license", license),
+    ("license_site", license_site),
+    ("audit", audit),
 ];
 
 /// Bytes read of anything that claims to be large.
@@ -249,6 +273,117 @@ pub fn debian(data: &[u8]) {
     let all: Vec<String> =
         chosen.iter().map(|(name, version)| format!("{name} (= {version})")).collect();
     assert_eq!(kdc_airgap::debian_closure(release, packages, &all).as_ref(), Ok(&chosen));
+}
+
+/// The kernel's log: records as `/dev/kmsg` gives them. Read twice, it counts the same; its errors have addresses that can
+/// be compared, and texts that a terminal shows as they are.
+pub fn kernel_log(data: &[u8]) {
+    let folder = folder();
+    let path = folder.path().join("kmsg");
+    fs_err::write(&path, data).unwrap();
+    let read = |mut counted: XidLog| {
+        let mut log = KernelLog::open(&path, counted.sequence()).unwrap();
+        log.read(|record| {
+            counted.take_line(record, std::time::Duration::ZERO, false);
+        })
+        .unwrap();
+        counted
+    };
+    let once = read(XidLog::new("boot"));
+    assert_eq!(read(once.clone()), once);
+    for record in once.records() {
+        assert!(record.count > 0 && record.text.chars().count() <= 240);
+        assert!(!record.text.contains(char::is_control));
+    }
+    for line in data.split(|byte| *byte == b'\n') {
+        let Some(record) = parse_record(line) else { continue };
+        let Some(GpuMessage::Xid(xid)) = parse_message(record.message) else { continue };
+        assert_eq!(slot(&xid.slot), xid.slot);
+        assert!(xid.slot.len() >= 10 && xid.slot.is_ascii() && xid.xid < 100_000);
+    }
+}
+
+/// A licence's file, and a licence's payload that nobody signed. What is accepted with its signature is one of the seeds,
+/// byte for byte; what a payload says, whatever it says, can be judged.
+pub fn license(data: &[u8]) {
+    static KNOWN: OnceLock<(LicenseKeys, Vec<u8>)> = OnceLock::new();
+    let (keys, seed) = KNOWN.get_or_init(|| {
+        let key = fs_err::read_to_string(corpus().with_file_name("license-key.pub")).unwrap();
+        let key = LicenseKey::parse(&key, "the corpus' key").unwrap();
+        let seed = fs_err::read(corpus().join("license/seed")).unwrap();
+        (LicenseKeys::new(vec![key]).unwrap(), seed)
+    });
+    if let Ok(opened) = envelope::open(data, keys) {
+        let line = data.strip_suffix(b"\n").unwrap_or(data);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        assert_eq!(Some(line), seed.strip_suffix(b"\n"), "somebody forged a signature");
+        judge_license(&opened.license);
+    }
+    if let Ok((_, list)) = Revocations::open(data, keys) {
+        assert!(list.check().is_ok());
+    }
+    for license in [
+        envelope::inspect_unproved(data).map(|(_, license)| license).ok(),
+        // The fuzzer can't spell base64: the payload alone is parsed too, within the bounds of one.
+        (data.len() <= MAX_FILE_BYTES).then(|| License::parse(data).ok()).flatten(),
+    ] {
+        license.iter().for_each(judge_license);
+    }
+}
+
+/// What a site keeps of its licence in ConfigMaps and files, which anybody with rights there may have changed. Whatever is
+/// read is written and read again as the same, and what both sides know is known in either order.
+pub fn license_site(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let keys = LicenseKeys::default();
+    if let Ok(mut kept) = Kept::parse(text) {
+        assert_eq!(Kept::parse(&kept.to_text()), Ok(kept.clone()));
+        // Without a key nothing is good.
+        assert!(kept.read(&keys).licenses.is_empty());
+        assert!(Kept::default().merge(&kept, &keys).files.is_empty());
+        kept.remove(None);
+        assert!(kept.files.is_empty() && kept.removed.len() <= 256);
+    }
+    if let Ok(record) = Record::parse(text) {
+        assert_eq!(Record::parse(&record.to_text()), Ok(record.clone()));
+        let merged = record.clone().merge(&Record::default());
+        assert!(merged.clock.floor >= record.clock.floor);
+        assert_eq!(merged.trial, Record::default().merge(&record).trial);
+        let mut later = record;
+        later.forget_gone(Timestamp::from_unix(i64::MAX));
+        assert!(later.gone.is_empty());
+    }
+    if let Ok(published) = Published::parse(text) {
+        assert_eq!(Published::parse(&published.to_text()), Ok(published.clone()));
+        let document = NodeDocument { v: 1, node: "w1".to_owned(), published };
+        let text = serde_json::to_vec(&document).unwrap();
+        assert_eq!(serde_json::from_slice::<NodeDocument>(&text).unwrap(), document);
+    }
+}
+
+fn judge_license(license: &License) {
+    assert!(license.check().is_ok());
+    let again = License::parse(&license.to_payload().unwrap()).unwrap();
+    assert_eq!(again, *license);
+    let ends = [
+        license.not_before,
+        license.expires_at.unwrap_or_default(),
+        Timestamp::from_unix(i64::MAX),
+    ];
+    for now in ends {
+        let clock = Reading::sure(now);
+        let standing = state::judge(&Inputs {
+            clock: &clock,
+            cluster: Some("cluster"),
+            trial: None,
+            licenses: std::slice::from_ref(license),
+            revoked: &Revocations::default(),
+            refused: None,
+            nodes: Some(&[]),
+            excess: Default::default(),
+        });
+        assert!(!standing.reason.is_empty() && standing.over.is_empty());
+    }
 }
 
 fn look_into(path: &Path) {

@@ -159,14 +159,15 @@ pub fn shape_tap(namespace: &str, tap: &str, rate: Option<&str>) -> Result<()> {
     if rate.is_some() { shape_sent(namespace, &detour, rate) } else { Ok(()) }
 }
 
-/// Limits what a device sends.
+/// Limits what a device sends. The burst holds the largest packet that the kernel hands down whole (64 KiB and the
+/// headers of its segments): a smaller one has `tbf` cut each into 45, and on two cores that cutting is the limit.
 fn shape_sent(namespace: &str, device: &str, rate: Option<&str>) -> Result<()> {
     let shown = must(&["tc", "-n", namespace, "qdisc", "show", "dev", device, "root"])?;
     let is_shaped = shown.stdout_text().contains("tbf");
     let head = |verb| ["tc", "-n", namespace, "qdisc", verb, "dev", device, "root"];
     match rate {
         Some(rate) => {
-            let limit = ["tbf", "rate", rate, "burst", "64kb", "latency", "400ms"];
+            let limit = ["tbf", "rate", rate, "burst", "128kb", "latency", "400ms"];
             must(&[&head("replace")[..], &limit].concat()).map(drop)
         }
         None if is_shaped => must(&head("del")).map(drop),

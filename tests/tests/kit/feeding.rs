@@ -45,20 +45,9 @@ pub struct Made {
 }
 
 impl PieceSource for Made {
-    fn read_into(
-        &self,
-        blob: &Digest,
-        offset: u64,
-        length: usize,
-        into: &mut Vec<u8>,
-    ) -> std::io::Result<()> {
-        let index = self.file.index();
-        let ordinal = index.ordinal(blob).ok_or(std::io::ErrorKind::NotFound)?;
-        let piece = usize::try_from(offset / index.piece_size).unwrap();
-        let bytes = self.file.read_piece(ordinal, piece).map_err(std::io::Error::other)?;
-        assert_eq!(bytes.len(), length);
-        into.extend_from_slice(&bytes);
-        Ok(())
+    fn read_at(&self, blob: &Digest, offset: u64, into: &mut [u8]) -> std::io::Result<()> {
+        let ordinal = self.file.index().ordinal(blob).ok_or(std::io::ErrorKind::NotFound)?;
+        self.file.read_unproved(ordinal, offset, into).map_err(std::io::Error::other)
     }
 }
 

@@ -104,10 +104,10 @@ async fn works(target: &Target) {
 struct Memory(Vec<u8>);
 
 impl PieceSource for Memory {
-    fn read_into(&self, _: &Digest, at: u64, length: usize, into: &mut Vec<u8>) -> io::Result<()> {
+    fn read_at(&self, _: &Digest, at: u64, into: &mut [u8]) -> io::Result<()> {
         let start = usize::try_from(at).unwrap();
-        let slice = self.0.get(start..start + length).ok_or(io::ErrorKind::UnexpectedEof)?;
-        into.extend_from_slice(slice);
+        let slice = self.0.get(start..start + into.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        into.copy_from_slice(slice);
         Ok(())
     }
 }

@@ -3,7 +3,9 @@
 //! Everything it is lies in one tree of paths, the state behind its programs included (under
 //! `/@…`), so that "equal to an uninterrupted run" is one comparison.
 
+mod mig;
 mod programs;
+mod sysfs;
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Attributes, Feed, Host, HostError, Kind, Output, Program, Stat, parent};
+use super::{Attributes, Feed, Host, HostError, Kind, Output, Program, Stamp, Stat, parent};
 
 /// Something at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +103,34 @@ impl FakeHost {
         self.insert(path, Kind::File, 0o644, text.as_bytes());
     }
 
-    fn plant_directory(&self, path: &str) {
+    /// Put a written-down tree there: `PATH = TEXT`, `PATH -> TARGET` and `PATH/`, a line each. A PCI device's
+    /// `driver` link makes the driver too.
+    pub(crate) fn plant_tree(&self, text: &str) {
+        for line in text.lines().filter(|line| line.starts_with('/')) {
+            if let Some((path, target)) = line.split_once(" -> ") {
+                self.plant_directory(parent(path));
+                self.insert(path, Kind::Link, 0o777, target.as_bytes());
+                if let Some((_, driver)) = target.split_once("bus/pci/drivers/") {
+                    let address = parent(path).rsplit('/').next().unwrap_or_default().to_owned();
+                    self.plant_driver(driver);
+                    let place = format!("/sys/bus/pci/drivers/{driver}/{address}");
+                    self.insert(&place, Kind::Link, 0o777, address.as_bytes());
+                }
+            } else if let Some((path, text)) = line.split_once(" = ") {
+                self.plant(path, &format!("{}\n", text.replace("\\n", "\n")));
+            } else {
+                self.plant_directory(line.trim_end_matches('/'));
+            }
+        }
+    }
+
+    /// Have a PCI driver loaded.
+    pub(crate) fn plant_driver(&self, driver: &str) {
+        self.plant_directory("/sys/bus/pci/drivers");
+        sysfs::add_driver(&mut self.state().tree, driver);
+    }
+
+    pub(crate) fn plant_directory(&self, path: &str) {
         let mut whole = String::new();
         for part in path.split('/').filter(|part| !part.is_empty()) {
             whole = format!("{whole}/{part}");
@@ -214,6 +243,19 @@ impl Host for FakeHost {
         })
     }
 
+    fn stamp(&self, path: &str) -> Result<Option<Stamp>, HostError> {
+        self.call(format!("stamp {path}"), |tree, _| {
+            // Nothing else of it is known here.
+            let stamp = |node: &Node| {
+                let seen = format!("{:?} {:?} {:?}", node.kind, node.attributes, node.content);
+                let hex = kdc_bundles::index::Digest::of(seen.as_bytes()).hex().to_owned();
+                let changed_ns = i64::from_str_radix(&hex[..15], 16).unwrap_or_default();
+                Stamp { size: node.content.len() as u64, inode: 1, changed_ns }
+            };
+            Ok(tree.get(path).map(stamp))
+        })
+    }
+
     fn open(&self, path: &str) -> Result<Option<Box<dyn Read + '_>>, HostError> {
         self.call(format!("open {path}"), |tree, _| {
             let file = tree.get(path).filter(|node| node.kind == Kind::File);
@@ -256,12 +298,13 @@ impl Host for FakeHost {
     }
 
     fn set_kernel_value(&self, path: &str, value: &str) -> Result<(), HostError> {
-        self.call(format!("set {path}"), |tree, _| match tree.get_mut(path) {
-            Some(node) => {
-                node.content = value.as_bytes().to_vec();
-                Ok(())
+        self.call(format!("set {path}"), |tree, _| {
+            if let Some(done) = sysfs::write(tree, path, value) {
+                return done;
             }
-            None => Err(no("set", path, io::ErrorKind::NotFound)),
+            let none = || no("set", path, io::ErrorKind::NotFound);
+            tree.get_mut(path).ok_or_else(none)?.content = value.as_bytes().to_vec();
+            Ok(())
         })
     }
 

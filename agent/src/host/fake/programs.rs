@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Node, Tree, names_in};
+use super::{Node, Tree, mig, names_in, sysfs};
 use crate::host::{Attributes, Kind, Output, Program, parent};
 
 /// Files that a package brings, besides its entry in the package list.
@@ -30,7 +30,7 @@ const REGISTRY: &str = "/@registry";
 
 const WANTS: &str = "/etc/systemd/system/multi-user.target.wants";
 
-fn put(tree: &mut Tree, path: &str, text: &str) {
+pub(super) fn put(tree: &mut Tree, path: &str, text: &str) {
     make(tree, parent(path));
     let (attributes, content) = (Attributes::root(0o644), text.as_bytes().to_vec());
     tree.insert(path.to_owned(), Node { kind: Kind::File, attributes, content });
@@ -44,7 +44,7 @@ fn make(tree: &mut Tree, path: &str) {
     }
 }
 
-fn text(tree: &Tree, path: &str) -> String {
+pub(super) fn text(tree: &Tree, path: &str) -> String {
     tree.get(path)
         .map(|node| String::from_utf8_lossy(&node.content).into_owned())
         .unwrap_or_default()
@@ -67,7 +67,11 @@ pub(super) fn run(
     during: bool,
 ) -> Option<Output> {
     let name = program.name();
+    if name == "/proc/self/exe" {
+        return Some(mig::ask(tree, input, during));
+    }
     let installed = ALWAYS.contains(&name)
+        || (name.starts_with('/') && has(tree, name))
         || ["/usr/bin", "/usr/sbin", "/usr/local/bin"]
             .iter()
             .any(|at| has(tree, &format!("{at}/{name}")));
@@ -91,6 +95,20 @@ pub(super) fn run(
             Output::ok("")
         }
         "ufw" => ufw(tree, &args),
+        "containerd" if args.contains(&"dump") => {
+            // As much of its merging as there is to merge: the last file that has a table.
+            let drop_in = text(tree, "/etc/containerd/conf.d/99-kdc-nvidia.toml");
+            let main = text(tree, "/etc/containerd/config.toml");
+            Output::ok(if drop_in.is_empty() { main } else { drop_in })
+        }
+        "/usr/lib/nvidia/sriov-manage" => {
+            sysfs::manage_functions(tree, args[0] == "-e", last, during);
+            Output::ok("")
+        }
+        "nvidia-ctk" => Output::ok(cdi_spec(tree)),
+        "update-grub" => collect(tree, "/etc/default/grub.d", "/boot/grub/grub.cfg"),
+        "update-initramfs" => collect(tree, "/etc/modprobe.d", "/boot/initrd.img"),
+        "kernelstub" => kernelstub(tree, args.contains(&"--add-options"), last),
         "containerd" => Output::ok("containerd github.com/containerd/containerd 1.6.20 x\n"),
         "ctr" => ctr(tree, &args),
         "crictl" if args.contains(&"pull") => pull(tree, last, during),
@@ -221,7 +239,56 @@ fn systemctl(tree: &mut Tree, args: &[&str]) -> Output {
     Output::ok("")
 }
 
+/// A program that makes one file of all in a folder.
+fn collect(tree: &mut Tree, folder: &str, made: &str) -> Output {
+    let names = names_in(tree, folder);
+    let all: String = names.iter().map(|name| text(tree, &format!("{folder}/{name}"))).collect();
+    put(tree, made, &all);
+    Output::ok("")
+}
+
+fn kernelstub(tree: &mut Tree, add: bool, options: &str) -> Output {
+    let file = "/etc/kernelstub/configuration";
+    let before = text(tree, file);
+    let ours = format!(" {options}");
+    let without = before.replace(&ours, "");
+    put(tree, file, &if add { format!("{without}{ours}") } else { without });
+    Output::ok("")
+}
+
+/// A specification with every GPU that the driver has.
+fn cdi_spec(tree: &Tree) -> String {
+    let mut spec = "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices:\n".to_owned();
+    for address in names_in(tree, "/proc/driver/nvidia/gpus") {
+        let told = text(tree, &format!("/proc/driver/nvidia/gpus/{address}/information"));
+        let minor =
+            told.lines().find_map(|line| line.strip_prefix("Device Minor:")).unwrap_or("0").trim();
+        spec.push_str(&format!(
+            "- name: \"{minor}\"\n  containerEdits:\n    deviceNodes:\n    - path: /dev/nvidia{minor}\n"
+        ));
+    }
+    let instances = tree.keys().filter(|path| {
+        path.starts_with("/proc/driver/nvidia/capabilities/") && path.ends_with("/access")
+    });
+    for path in instances {
+        let told = text(tree, path);
+        let minor = told.trim().strip_prefix("DeviceFileMinor: ").unwrap_or("0").to_owned();
+        spec.push_str(&format!(
+            "- name: \"cap{minor}\"\n  containerEdits:\n    deviceNodes:\n    - path: /dev/nvidia-caps/nvidia-cap{minor}\n"
+        ));
+    }
+    spec
+}
+
 fn modprobe(tree: &mut Tree, unload: bool, module: &str) -> Output {
+    if module == "vfio-pci" {
+        if unload {
+            sysfs::remove_driver(tree, module);
+        } else {
+            sysfs::add_driver(tree, module);
+        }
+    }
+    let module = module.replace('-', "_");
     let line = format!("{module} 1 0 - Live 0\n");
     let modules = text(tree, "/proc/modules").replace(&line, "");
     put(tree, "/proc/modules", &if unload { modules } else { format!("{modules}{line}") });

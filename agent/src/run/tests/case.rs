@@ -90,6 +90,23 @@ fn index() -> Digest {
 pub(super) struct Case {
     pub(super) plan: NodePlan,
     pub(super) blobs: Blobs,
+    /// The machine that it is carried out on.
+    pub(super) machine: fn() -> FakeHost,
+}
+
+fn plan_of(steps: Vec<(&str, Step)>) -> NodePlan {
+    let planned = steps.into_iter().map(|(id, step)| PlannedStep {
+        id: id.to_owned(),
+        phase: "host".to_owned(),
+        needs: if id == "join" { vec!["join".to_owned()] } else { Vec::new() },
+        step,
+    });
+    NodePlan {
+        node: "n1".to_owned(),
+        cluster: "c".to_owned(),
+        index: index(),
+        steps: planned.collect(),
+    }
 }
 
 impl Case {
@@ -146,6 +163,7 @@ impl Case {
                     systemd_cgroup: false,
                     restrict_oom_score_adj: true,
                     registries: vec![text("k8s.gcr.io"), text("_default")],
+                    drop_ins: true,
                 },
             ),
             ("archive", Step::UnpackArchive { digest: blob(&archive()), target: text("/opt/k") }),
@@ -200,19 +218,12 @@ impl Case {
             ),
         ];
         steps.extend(last);
-        let planned = steps.into_iter().map(|(id, step)| PlannedStep {
-            id: id.to_owned(),
-            phase: "host".to_owned(),
-            needs: if id == "join" { vec!["join".to_owned()] } else { Vec::new() },
-            step,
-        });
-        let plan = NodePlan {
-            node: "n1".to_owned(),
-            cluster: "c".to_owned(),
-            index: index(),
-            steps: planned.collect(),
-        };
-        Self { plan, blobs: Blobs(blobs) }
+        Self { plan: plan_of(steps), blobs: Blobs(blobs), machine: Self::host }
+    }
+
+    /// These steps alone, on a machine of their own.
+    pub(super) fn alone(machine: fn() -> FakeHost, steps: Vec<(&str, Step)>) -> Self {
+        Self { plan: plan_of(steps), blobs: Blobs(BTreeMap::new()), machine }
     }
 
     pub(super) fn control_plane() -> Self {

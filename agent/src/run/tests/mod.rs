@@ -1,6 +1,7 @@
 //! Interrupted at every call of every kind, resumed, and taken back.
 
 mod case;
+mod gpu;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -38,7 +39,7 @@ fn survive<T>(work: impl FnOnce() -> T) -> Option<T> {
 }
 
 fn uninterrupted(case: &Case) -> (Tree, Tree, usize, usize) {
-    let (runs, host) = (directory(), Case::host());
+    let (runs, host) = (directory(), (case.machine)());
     let start = host.tree();
     let outcome = case.execute(runs.path(), &host).unwrap();
     assert!(matches!(outcome, Outcome::Finished { .. }), "{outcome:?}");
@@ -59,7 +60,7 @@ fn interrupt_everywhere(case: &Case) {
     for call in 0..calls {
         for accident in ACCIDENTS {
             let told = |what: &str| format!("{what}, {accident:?} at call {call}");
-            let (runs, host) = (directory(), Case::host());
+            let (runs, host) = (directory(), (case.machine)());
             host.plan_accident(call, accident);
             // Dies or fails; what it says then is not the matter of this test.
             let _interrupted = survive(|| case.execute(runs.path(), &host));
@@ -81,7 +82,7 @@ fn interrupt_then_undo_everywhere(case: &Case) {
     let (start, _, calls, undo_calls) = uninterrupted(case);
     for call in 0..calls {
         let accident = ACCIDENTS[call % ACCIDENTS.len()];
-        let (runs, host) = (directory(), Case::host());
+        let (runs, host) = (directory(), (case.machine)());
         host.plan_accident(call, accident);
         let _interrupted = survive(|| case.execute(runs.path(), &host));
         let at = host.calls().get(call).cloned();
@@ -92,7 +93,7 @@ fn interrupt_then_undo_everywhere(case: &Case) {
     }
     for call in 0..undo_calls {
         let accident = ACCIDENTS[call % ACCIDENTS.len()];
-        let (runs, host) = (directory(), Case::host());
+        let (runs, host) = (directory(), (case.machine)());
         case.execute(runs.path(), &host).unwrap();
         host.plan_accident(call, accident);
         let _interrupted = survive(|| case.undo(runs.path(), &host));

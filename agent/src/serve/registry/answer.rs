@@ -50,6 +50,7 @@ impl Shared {
             Err(refusal) => Err(refusal),
         };
         let answer = answered.unwrap_or_else(|refusal| refuse(&refusal));
+        self.pulls.note(method, uri.path(), &answer);
         tracing::info!(%method, %uri, status = answer.status().as_u16(), "served");
         // HTTP's own layer leaves the body of a HEAD out and keeps its length.
         answer

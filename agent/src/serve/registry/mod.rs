@@ -23,6 +23,7 @@ mod ask;
 mod catalog;
 mod content;
 pub(crate) mod patience;
+mod pulls;
 mod refusal;
 mod source;
 
@@ -41,6 +42,7 @@ use tokio::{
 use self::{catalog::Catalog, content::Content, patience::Patient};
 pub use self::{
     catalog::CatalogError,
+    pulls::Pulls,
     source::{Source, SourceError},
 };
 
@@ -85,6 +87,7 @@ struct Shared {
     content: Content,
     limits: Limits,
     connections: Arc<Semaphore>,
+    pulls: Pulls,
 }
 
 impl Registry {
@@ -93,12 +96,25 @@ impl Registry {
     /// # Errors
     /// When an image has a name that can't be served.
     pub fn new(source: impl Source, limits: Limits) -> Result<Self, CatalogError> {
+        Self::counting(source, limits, Pulls::default())
+    }
+
+    /// The same, that counts what clients take.
+    ///
+    /// # Errors
+    /// As [`Registry::new`].
+    pub fn counting(
+        source: impl Source,
+        limits: Limits,
+        pulls: Pulls,
+    ) -> Result<Self, CatalogError> {
         let catalog = Catalog::of(source.index())?;
         let shared = Shared {
             catalog,
             content: Content::new(Arc::new(source), limits.content_bytes),
             limits,
             connections: Arc::new(Semaphore::new(limits.connections)),
+            pulls,
         };
         Ok(Self { shared: Arc::new(shared) })
     }

@@ -7,6 +7,8 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
+    hash::Hash,
+    net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -44,6 +46,9 @@ const BREATH: Duration = Duration::from_millis(200);
 pub(super) struct Limits {
     /// Handshakes under way; more callers wait.
     pub(super) handshakes: usize,
+    /// Handshakes under way with one address; more callers from there are closed, so that it keeps
+    /// nobody else waiting.
+    pub(super) handshakes_of_one: usize,
     /// Connections of all guests together; more are closed.
     pub(super) connections: usize,
     /// Connections of one guest; more are closed.
@@ -66,6 +71,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             handshakes: 32,
+            handshakes_of_one: 8,
             connections: 160,
             of_one: 8,
             handshake: Duration::from_secs(5),
@@ -103,22 +109,39 @@ pub(super) struct Server {
     activity: Arc<Activity>,
     limits: Limits,
     uploads: Arc<Semaphore>,
-    guests: Arc<Mutex<HashMap<Digest, usize>>>,
+    callers: Seats<IpAddr>,
+    guests: Seats<Digest>,
 }
 
-/// A place for one connection of a guest, given back when dropped.
-struct Seat {
-    guests: Arc<Mutex<HashMap<Digest, usize>>>,
-    guest: Digest,
+/// Who sits here, and on how many seats.
+type Seats<K> = Arc<Mutex<HashMap<K, usize>>>;
+
+/// One place of one caller or guest, given back when dropped.
+struct Seat<K: Eq + Hash> {
+    taken: Seats<K>,
+    who: K,
 }
 
-impl Drop for Seat {
+impl<K: Eq + Hash + Clone> Seat<K> {
+    /// A seat for `who`, unless all are taken, or it has as many as one may have.
+    fn take(taken: &Seats<K>, who: K, all: usize, of_one: usize) -> Option<Self> {
+        let mut seats = taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = seats.get(&who).copied().unwrap_or_default();
+        if seats.values().sum::<usize>() >= all || count >= of_one {
+            return None;
+        }
+        seats.insert(who.clone(), count + 1);
+        Some(Self { taken: Arc::clone(taken), who })
+    }
+}
+
+impl<K: Eq + Hash> Drop for Seat<K> {
     fn drop(&mut self) {
-        let mut guests = self.guests.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = guests.get_mut(&self.guest) {
+        let mut seats = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = seats.get_mut(&self.who) {
             *count -= 1;
             if *count == 0 {
-                guests.remove(&self.guest);
+                seats.remove(&self.who);
             }
         }
     }
@@ -150,7 +173,7 @@ impl Server {
         let fit = UPLOAD_BYTES / local.index().piece_size.max(1);
         let fit = usize::try_from(fit).unwrap_or(usize::MAX);
         let uploads = Arc::new(Semaphore::new(limits.uploads.min(fit).max(1)));
-        Self { local, activity, limits, uploads, guests: Arc::default() }
+        Self { local, activity, limits, uploads, callers: Arc::default(), guests: Arc::default() }
     }
 
     /// Serves for ever; what goes on when this is dropped is cut off.
@@ -161,9 +184,15 @@ impl Server {
             let permit = Arc::clone(&handshakes).acquire_owned().await.expect("never closed");
             match listener.accept().await {
                 Ok((stream, address)) => {
+                    let caller = address.ip().to_canonical();
+                    let of_one = self.limits.handshakes_of_one;
+                    let Some(seat) = Seat::take(&self.callers, caller, usize::MAX, of_one) else {
+                        tracing::debug!(%address, "it calls faster than it speaks");
+                        continue;
+                    };
                     let (server, tls) = (self.clone(), tls.clone());
                     tasks.spawn(async move {
-                        if let Err(reason) = server.greet(stream, tls, permit).await {
+                        if let Err(reason) = server.greet(stream, tls, (seat, permit)).await {
                             tracing::debug!(%address, reason, "a caller was not let in");
                         }
                     });
@@ -181,7 +210,7 @@ impl Server {
         &self,
         stream: TcpStream,
         tls: TlsAcceptor,
-        permit: OwnedSemaphorePermit,
+        turn: (Seat<IpAddr>, OwnedSemaphorePermit),
     ) -> Result<(), String> {
         stream.set_nodelay(true).map_err(|cause| cause.to_string())?;
         let stream = timeout(self.limits.handshake, tls.accept(stream))
@@ -190,21 +219,12 @@ impl Server {
             .map_err(|cause| cause.to_string())?;
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let guest = Digest::of(certificate.ok_or("no certificate")?);
-        let _seat = self.seat(guest).ok_or("it has too many connections, or all have")?;
-        drop(permit);
+        let Limits { connections, of_one, .. } = self.limits;
+        let _seat = Seat::take(&self.guests, guest, connections, of_one)
+            .ok_or("it has too many connections, or all have")?;
+        drop(turn);
         self.converse(stream).await;
         Ok(())
-    }
-
-    fn seat(&self, guest: Digest) -> Option<Seat> {
-        let mut guests = self.guests.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = guests.values().sum();
-        let count = guests.get(&guest).copied().unwrap_or_default();
-        if all >= self.limits.connections || count >= self.limits.of_one {
-            return None;
-        }
-        guests.insert(guest.clone(), count + 1);
-        Some(Seat { guests: Arc::clone(&self.guests), guest })
     }
 
     async fn converse(&self, stream: tokio_rustls::server::TlsStream<TcpStream>) {

@@ -418,6 +418,28 @@ async fn guests_are_bounded_in_connections_and_in_time() {
 }
 
 #[tokio::test]
+async fn an_address_that_calls_and_never_speaks_keeps_no_other_waiting() {
+    let site = Site::new();
+    let [host, guest] = ["host", "guest"].map(|name| site.node(name, |_| true));
+    let limits = Limits {
+        handshakes: 3,
+        handshakes_of_one: 2,
+        handshake: Duration::from_secs(3600),
+        ..Limits::default()
+    };
+    let peer = host.serve(&[&guest], limits).await;
+    let mut flood = Vec::new();
+    for _ in 0..20 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        flood.push(socket.connect((peer.address, peer.port).into()).await.unwrap());
+    }
+    let mut link = timeout(SOON, guest.link(&peer)).await.expect("it is let in").unwrap();
+    link.have(0, 23).await.unwrap();
+    drop(flood);
+}
+
+#[tokio::test]
 async fn a_guest_that_takes_a_byte_now_and_then_loses_its_connection_and_its_turn() {
     let mut site = Site::new();
     // Far more than sockets hold.

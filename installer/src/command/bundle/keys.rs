@@ -9,10 +9,13 @@ use std::{
 };
 
 use kdc_bundles::keys::{KeyError, KeyId, RefusedKey, TrustedKey, TrustedKeys};
-use kdc_profiles::trust::{self, Moment, TrustFile};
+use kdc_profiles::{
+    moment,
+    trust::{self, Moment, TrustFile},
+};
 
 use super::BundleCommandError;
-use crate::command::{arguments::KeyArguments, report::render_moment};
+use crate::command::arguments::KeyArguments;
 
 /// The site's trust file. Not below `/etc/kdc`, which is the agent's and goes with it.
 pub(super) const SITE: &str = "/etc/kdc-install/trust.yaml";
@@ -134,7 +137,7 @@ fn ensure_guarded(path: &Path, file: &fs_err::File) -> Result<(), BundleCommandE
 /// This machine's clock.
 pub(super) fn now() -> Moment {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let text = render_moment(i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
+    let text = moment::render(i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
     text.parse().expect("the clock is before the year 10000")
 }
 

@@ -24,7 +24,7 @@ mod join;
 mod key;
 mod keys;
 mod lock;
-mod password;
+pub(crate) mod password;
 mod patch;
 mod progress;
 mod prune;

@@ -16,7 +16,7 @@ use crate::show::read_hidden;
 const MAX_PASSWORD: u64 = 1024;
 
 /// The password in a file: one line, mode 0600.
-pub(super) fn read_file(path: &Path) -> Result<Zeroizing<String>, BundleCommandError> {
+pub(crate) fn read_file(path: &Path) -> Result<Zeroizing<String>, BundleCommandError> {
     let file = fs_err::File::open(path).map_err(BundleCommandError::PasswordFile)?;
     let metadata = file.metadata().map_err(BundleCommandError::PasswordFile)?;
     // A pipe (`--password-file <(…)`) has no mode that others could use.
@@ -35,7 +35,7 @@ pub(super) fn read_file(path: &Path) -> Result<Zeroizing<String>, BundleCommandE
 }
 
 /// Asks on the terminal; `instead` is the hint where there is none.
-pub(super) fn ask(
+pub(crate) fn ask(
     question: &str,
     instead: &'static str,
 ) -> Result<Zeroizing<String>, BundleCommandError> {
@@ -46,7 +46,7 @@ pub(super) fn ask(
 }
 
 /// Asks for a new password, twice.
-pub(super) fn ask_new(instead: &'static str) -> Result<Zeroizing<String>, BundleCommandError> {
+pub(crate) fn ask_new(instead: &'static str) -> Result<Zeroizing<String>, BundleCommandError> {
     let first = ask("Password for the new key", instead)?;
     let second = ask("The same password again", instead)?;
     if *first == *second { Ok(first) } else { Err(BundleCommandError::PasswordsDiffer) }

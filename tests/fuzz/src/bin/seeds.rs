@@ -1,8 +1,10 @@
 //! Writes the good inputs that fuzzing starts from, and the public key they are signed with. Run again
-//! when a format changes: `cargo run -p kdc-fuzz --bin seeds`.
+//! when a format changes: `cargo run -p kdc-fuzz --bin seeds`, or with `license` behind it for licences alone, whose key is
+//! one of its own.
 
 use std::{collections::BTreeMap, error::Error, path::Path};
 
+use kdc_agent::license::envelope::{self, Purpose};
 use kdc_bundles::{
     index::{Artifact, ArtifactKind, Digest, INDEX_VERSION, Index},
     keys::TrustedKeys,
@@ -15,7 +17,24 @@ use serde_json::json;
 
 const PIECE: u64 = 4096;
 
+/// Every form of a message, for [`kdc_fuzz::kernel_log`].
+const KERNEL_LOG: &str = "\
+6,1,10,-;NVRM: GPU at PCI:0000:05:00: GPU-11111111-0000-0000-0000-000000000000
+4,2,20,-;NVRM: Xid (PCI:0000:05:00): 79, pid=1234, name=python3, GPU has fallen off the bus.
+ SUBSYSTEM=pci
+4,3,30,-;NVRM: GPU 0000:05:00.0: GPU has fallen off the bus.
+4,4,40,c;NVRM: Xid (PCI:0000:c1:00 GPU-I:05): 43, pid='<unknown>', name=<unknown>, Ch 00000008
+4,5,50,-;NVRM: Xid (PCI:0018:01:00): 149, NETIR_LINK_EVT  Fatal   XC0 i0 Link 09 (0x025525c6 0x00000000)
+4,6,60,-;NVRM: Xid (PCI:0018:01:00): 154, GPU recovery action changed from 0x4 (Drain and Reset) to 0x1 (GPU Reset Required)
+4,7,70,-;NVRM: Xid (0000:03:00): 14, Channel 00000001
+12,8,80,-;NVRM: Xid (PCI:0000:05:00): 79, x
+";
+
 fn main() -> Result<(), Box<dyn Error>> {
+    licenses()?;
+    if std::env::args().nth(1).as_deref() == Some("license") {
+        return Ok(());
+    }
     let corpus = kdc_fuzz::corpus();
     let key = SigningKey::generate()?;
     fs_err::write(corpus.with_file_name("corpus-key.pub"), key.public().to_text())?;
@@ -56,6 +75,45 @@ fn main() -> Result<(), Box<dyn Error>> {
     put("oci", "seed-deep", documents(100).as_bytes())?;
     put("tar", "seed", &layout_tar(folder.path())?)?;
     put("debian", "seed", archive().as_bytes())?;
+    put("kernel_log", "seed", KERNEL_LOG.as_bytes())?;
+    Ok(())
+}
+
+/// A licence, its payload, one with everything in it, and a list of revocations, for [`kdc_fuzz::license`].
+fn licenses() -> Result<(), Box<dyn Error>> {
+    let corpus = kdc_fuzz::corpus();
+    let folder = corpus.join("license");
+    fs_err::create_dir_all(&folder)?;
+    let key = SigningKey::generate()?;
+    let public = key.public().to_text_for("licence");
+    fs_err::write(corpus.with_file_name("license-key.pub"), public)?;
+    let small = json!({
+        "id": "lic-1", "serial": 1, "type": "subscription", "customer": "Example GmbH",
+        "issuedAt": "2026-01-01T00:00:00Z", "notBefore": "2026-01-01T00:00:00Z",
+        "expiresAt": "2027-01-01T00:00:00Z", "maxNodes": 3,
+    });
+    let full = json!({
+        "id": "lic-2", "serial": 2, "type": "trial", "customer": "Beispiel",
+        "issuedAt": "2026-01-01T00:00:00Z", "notBefore": "2026-01-02T00:00:00Z",
+        "expiresAt": "2027-01-01T00:00:00Z", "graceDays": 14, "maxNodes": 50, "maxGpus": 8,
+        "overage": {"percent": 10, "nodes": 2, "days": 30},
+        "count": {"roles": ["worker", "control-plane"], "window": {"samples": 2, "overSeconds": 600,
+            "missingSeconds": 300, "deadSeconds": 86400}},
+        "features": {"gpu-sharing": true, "vms": 200, "off": false}, "clusterIds": ["cluster"],
+        "supersedes": ["lic-1"], "crit": ["maxNodes"], "later": [[{}]],
+    });
+    let list = json!({"serial": 1, "issuedAt": "2026-01-01T00:00:00Z", "revoked": ["lic-1"]});
+    let seal = |purpose: Purpose, payload: &[u8]| {
+        envelope::render(key.id(), payload, &key.sign_bytes(&purpose.signed_bytes(payload)))
+    };
+    for (name, text) in [
+        ("seed", seal(Purpose::License, small.to_string().as_bytes())),
+        ("seed-payload", small.to_string()),
+        ("seed-full", full.to_string()),
+        ("seed-revocations", seal(Purpose::Revocations, list.to_string().as_bytes())),
+    ] {
+        fs_err::write(folder.join(name), text)?;
+    }
     Ok(())
 }
 

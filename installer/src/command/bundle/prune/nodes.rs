@@ -10,11 +10,13 @@ use crate::{
         arguments::{BundleArguments, ClusterArguments},
         carry_out::holder,
         ending::all_or_refusal,
+        error::of_nodes,
         interrupt::until_ctrl_c,
         site::{Site, agent_to_stage, close_all, links, open_all},
     },
     fleet::{each, wrong_answer},
-    show::{Complaint, Look, Screen, Silent, plain::render_bytes, table},
+    show::{Complaint, Exit, Look, Screen, Silent, plain::render_bytes, table},
+    ssh::SshError,
 };
 
 /// Remove from the nodes what nothing in force there needs
@@ -75,13 +77,41 @@ impl PruneNodes {
         })
         .await;
         close_all(&links, parallel).await;
-        let nodes = all_or_refusal(answers, ("KDC-010", "can't be pruned"))?;
-        let bytes = nodes.iter().map(|node| node.bytes).sum();
-        let cluster = site.cluster.name.clone();
-        let pruned = Pruned { cluster, dry_run, bytes, nodes };
-        screen.document(&pruned, || pruned.render());
-        Ok(())
+        let (pruned, failure) = sort(&site.cluster.name, dry_run, answers);
+        if !pruned.nodes.is_empty() {
+            screen.document(&pruned, || pruned.render());
+        }
+        failure.map_or(Ok(()), Err)
     }
+}
+
+/// The nodes that did it, and what is to be said of the others: that nothing was changed only where
+/// nothing was.
+fn sort(
+    cluster: &str,
+    dry_run: bool,
+    answers: Vec<Result<PrunedNode, SshError>>,
+) -> (Pruned, Option<Complaint>) {
+    let all = answers.len();
+    let (mut nodes, mut errors) = (Vec::new(), Vec::new());
+    for answer in answers {
+        match answer {
+            Ok(node) => nodes.push(node),
+            Err(error) => errors.push(error),
+        }
+    }
+    let failure = if errors.is_empty() {
+        None
+    } else if dry_run || nodes.is_empty() {
+        let what = "can't be pruned; nothing was changed";
+        Some(of_nodes(("KDC-010", Exit::Refused), &errors, all, what))
+    } else {
+        let what = "are not pruned; the others are";
+        let failure = of_nodes(("KDC-032", Exit::Interrupted), &errors, all, what);
+        Some(failure.hint("repair those, then the same command again"))
+    };
+    let bytes = nodes.iter().map(|node| node.bytes).sum();
+    (Pruned { cluster: cluster.to_owned(), dry_run, bytes, nodes }, failure)
 }
 
 impl Pruned {
@@ -92,5 +122,42 @@ impl Pruned {
         let rows: Vec<_> = self.nodes.iter().map(row).collect();
         let freed = if self.dry_run { "WOULD BE FREED" } else { "FREED" };
         table::render(&["NODE", "FILES", freed], &rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kdc_agent::wire::Failure;
+
+    use super::*;
+
+    fn busy(node: &str) -> Result<PrunedNode, SshError> {
+        let failure = Failure {
+            code: "AGENT-024".to_owned(),
+            message: "run r1 goes on".to_owned(),
+            hint: Some("wait for it".to_owned()),
+        };
+        Err(SshError::Agent { node: node.to_owned(), failure: Box::new(failure) })
+    }
+
+    fn done(node: &str) -> Result<PrunedNode, SshError> {
+        Ok(PrunedNode { node: node.to_owned(), files: 2, bytes: 2048 })
+    }
+
+    #[test]
+    fn who_was_pruned_is_told_beside_who_was_not() {
+        let (pruned, failure) = sort("c", false, vec![done("a"), busy("b"), done("d")]);
+        assert_eq!((pruned.bytes, pruned.nodes.len()), (4096, 2));
+        let failure = failure.unwrap();
+        assert_eq!((&*failure.code, failure.exit), ("KDC-032", Exit::Interrupted));
+        let said = failure.render(false);
+        assert!(said.contains("1 of 3 node(s) are not pruned") && said.contains("`b`"), "{said}");
+
+        for (dry_run, answers) in [(true, vec![done("a"), busy("b")]), (false, vec![busy("b")])] {
+            let failure = sort("c", dry_run, answers).1.unwrap();
+            assert_eq!((&*failure.code, failure.exit), ("KDC-010", Exit::Refused));
+            assert!(failure.render(false).contains("nothing was changed"));
+        }
+        assert!(sort("c", false, vec![done("a")]).1.is_none());
     }
 }
