@@ -478,6 +478,7 @@ fn an_export_is_good_by_its_keys_alone(operator: &Operator) {
     };
     assert!(offline("site.audit").succeeded(), "{}", offline("site.audit").stdout_text());
     let text = fs_err::read_to_string(operator.home().join("site.audit")).unwrap();
+    assert!(text.contains(r#""content":"license""#), "who counts is not in it");
     let harmed = text.replacen("\"outcome\":\"finished\"", "\"outcome\":\"finishee\"", 1);
     fs_err::write(operator.home().join("harmed.audit"), harmed).unwrap();
     let bad = offline("harmed.audit");

@@ -107,3 +107,83 @@ impl From<AuditError> for Failure {
         error.failure()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::{Entry, Head, Log, Moment, Who, publish};
+
+    fn moment() -> Moment {
+        Moment { at_unix_ms: 1, boot: "b-1".to_owned() }
+    }
+
+    fn write(log: &Log, entry: &Entry) -> Result<Head, super::AuditError> {
+        log.append(entry, &Who::part("heal"), &moment())
+    }
+
+    fn deed() -> Entry {
+        Entry::HealEnded { number: 1, outcome: "done".to_owned(), detail: String::new() }
+    }
+
+    #[test]
+    fn a_folder_that_can_not_be_made_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit");
+        fs_err::write(&path, "a file").unwrap();
+        let error = write(&Log::at(&path), &deed()).unwrap_err();
+        assert_eq!(error.code(), "AUDIT-001");
+        assert_eq!(error.to_string(), format!("cannot make directory {}", path.display()));
+        assert!(error.hint().is_some_and(|hint| hint.contains(path.to_str().unwrap())));
+        assert_eq!(fs_err::read_to_string(&path).unwrap(), "a file");
+    }
+
+    #[test]
+    fn who_waits_too_long_for_another_writer_is_told_how_to_find_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let patience = std::time::Duration::from_millis(60);
+        let log = Log { patience, ..Log::at(folder.path()) };
+        write(&log, &deed()).unwrap();
+        let file = fs_err::File::open(folder.path().join("lock")).unwrap().into_file();
+        let held = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive);
+        let error = write(&log, &deed()).unwrap_err();
+        assert_eq!(error.code(), "AUDIT-002");
+        assert!(error.hint().is_some_and(|hint| hint.contains("fuser")));
+        drop(held);
+        write(&log, &deed()).unwrap();
+    }
+
+    #[test]
+    fn an_entry_that_is_no_line_is_refused_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Log::at(folder.path());
+        let before = write(&log, &deed()).unwrap();
+        let said: Value = json!(vec![vec!["x".repeat(900); 20]; 20]);
+        let entry = Entry::Spooled { at: 1, entry: "control.acted".to_owned(), said };
+        let error = write(&log, &entry).unwrap_err();
+        assert_eq!(error.code(), "AUDIT-003");
+        assert!(error.to_string().contains("control.spooled"), "{error}");
+        let after = write(&log, &deed()).unwrap();
+        assert_eq!(after.seq, before.seq + 1);
+    }
+
+    #[test]
+    fn a_node_without_a_log_is_told_when_one_begins() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = Log::at(&folder.path().join("audit")).read().map(drop).unwrap_err();
+        assert_eq!(error.code(), "AUDIT-004");
+        assert!(error.hint().is_some_and(|hint| hint.contains("kdc-install apply")));
+    }
+
+    #[tokio::test]
+    async fn credentials_that_are_none_are_told_and_where_there_are_none_nothing_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let head = write(&Log::at(&folder.path().join("audit")), &deed()).unwrap();
+        let path = folder.path().join("kubelet.conf");
+        assert!(!publish::tell(std::slice::from_ref(&path), &head).await.unwrap());
+        fs_err::write(&path, "no credentials").unwrap();
+        let error = publish::tell(std::slice::from_ref(&path), &head).await.unwrap_err();
+        assert_eq!(error.code(), "AUDIT-006");
+        assert!(error.to_string().contains("kubelet.conf"), "{error}");
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! {"audit":"kdc/v1","node":"cp1",…,"bytes":N}\n     what follows, and whose it is
-//! N bytes, as they stand on the node                lines, or the heads that the cluster keeps
+//! N bytes, as they stand on the node                lines; heads and licence, as the cluster keeps them
 //! {"seal":"<base64>"}\n                             Ed25519 over "kdc-audit-export-v1\n" and the sha256 of the above
 //! ```
 //!
@@ -34,7 +34,8 @@ pub const MAX_HEADS: usize = 4096;
 pub struct Title {
     /// [`FORMAT`].
     pub audit: String,
-    /// `log`: lines of a node's log. `heads`: heads of all nodes, as the cluster keeps them.
+    /// `log`: lines of a node's log. `heads`: heads of all nodes, as the cluster keeps them. `license`: the licence, with
+    /// who counts.
     pub content: Content,
     /// Name of the node that sealed it.
     pub node: String,
@@ -61,6 +62,8 @@ pub enum Content {
     Log,
     /// Heads by node: a JSON object.
     Heads,
+    /// The licence files as the cluster keeps them, and how it stands with them: a JSON object.
+    License,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -219,7 +222,8 @@ pub fn verify(
     for section in &sections {
         let verdict = match section.title.content {
             Content::Log => verify_log(section, keys, &heads, on_line),
-            Content::Heads => verify_heads(section, keys),
+            Content::Heads => verify_seal(section, keys, "heads"),
+            Content::License => verify_seal(section, keys, "licence"),
         };
         verdicts.extend(verdict);
     }
@@ -324,10 +328,10 @@ fn verify_log(
 }
 
 /// Told only where something is wrong with it.
-fn verify_heads(section: &Section<'_>, keys: &[NamedKey]) -> Option<Verdict> {
+fn verify_seal(section: &Section<'_>, keys: &[NamedKey], what: &str) -> Option<Verdict> {
     let mut findings = Findings::default();
     let key = judge_seal(section, keys, &mut findings);
-    let (node, sealed_at) = (format!("{} (heads)", section.title.node), Some(section.title.at));
+    let (node, sealed_at) = (format!("{} ({what})", section.title.node), Some(section.title.at));
     (!findings.is_good()).then_some(Verdict {
         node,
         key,

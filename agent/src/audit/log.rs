@@ -50,13 +50,19 @@ pub struct Log {
     pub(super) folder: PathBuf,
     pub(super) file_bytes: u64,
     pub(super) most_files: usize,
+    pub(super) patience: Duration,
 }
 
 impl Log {
     /// The log in this folder; nothing is looked at yet.
     #[must_use]
     pub fn at(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), file_bytes: FILE_BYTES, most_files: MOST_FILES }
+        Self {
+            folder: folder.to_owned(),
+            file_bytes: FILE_BYTES,
+            most_files: MOST_FILES,
+            patience: PATIENCE,
+        }
     }
 
     /// This node's.
@@ -68,7 +74,7 @@ impl Log {
     /// With other bounds, for tests.
     #[cfg(test)]
     pub(super) fn bounded(folder: &Path, file_bytes: u64, most_files: usize) -> Self {
-        Self { folder: folder.to_owned(), file_bytes, most_files }
+        Self { file_bytes, most_files, ..Self::at(folder) }
     }
 
     /// Its folder.
@@ -187,8 +193,8 @@ impl Log {
                 Ok(locked) => return Ok(locked),
                 Err((refused, _)) => file = refused,
             }
-            if waited >= PATIENCE {
-                let (path, seconds) = (self.folder.clone(), PATIENCE.as_secs());
+            if waited >= self.patience {
+                let (path, seconds) = (self.folder.clone(), self.patience.as_secs());
                 return Err(AuditError::Busy { path, seconds });
             }
             std::thread::sleep(PAUSE);

@@ -9,6 +9,7 @@ use crate::{
     control::{
         ControlError, NAMESPACE,
         api::{ApiServer, Kind, Patch},
+        license::{LICENSE_KEY, LICENSE_MAP, STANDING_KEY, STANDING_MAP},
     },
     gpu::watch::{KUBELET, node_name},
     host::Host,
@@ -20,22 +21,38 @@ pub const HEADS_MAP: &str = "kdc-audit";
 /// Its key.
 pub const HEADS_KEY: &str = "heads.json";
 
-/// The heads that the cluster keeps, asked with the admin's rights; nothing where this is no control plane, or it keeps
-/// none yet.
+/// What a cluster keeps that an export tells.
+#[derive(Debug, Default)]
+pub struct KeptByCluster {
+    /// The heads of all nodes.
+    pub heads: Option<String>,
+    /// The licence files, and how the cluster stands with them: who counts, which limit.
+    pub license: Option<String>,
+}
+
+/// What the cluster keeps, asked with the admin's rights; nothing where this is no control plane, or where it keeps none
+/// yet.
 ///
 /// # Errors
 /// Why it could not be asked, in words.
-pub fn kept_by_cluster(host: &dyn Host) -> Result<Option<String>, String> {
+pub fn kept_by_cluster(host: &dyn Host) -> Result<KeptByCluster, String> {
     let failed = |error: &dyn std::error::Error| match error.source() {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
     };
     if host.stat(ADMIN_CONF).map_err(|error| failed(&error))?.is_none() {
-        return Ok(None);
+        return Ok(KeptByCluster::default());
     }
-    let asked = ["configmap", HEADS_MAP, "--namespace=kube-system"];
-    let map = kubectl::get(host, &asked).map_err(|error| failed(&error))?;
-    Ok(map.and_then(|map: Value| map["data"][HEADS_KEY].as_str().map(str::to_owned)))
+    let kept = |map: &str, key: &str| {
+        let asked = ["configmap", map, "--namespace=kube-system"];
+        let map = kubectl::get(host, &asked).map_err(|error| failed(&error))?;
+        Ok::<_, String>(map.and_then(|map: Value| map["data"][key].as_str().map(str::to_owned)))
+    };
+    let heads = kept(HEADS_MAP, HEADS_KEY)?;
+    let (files, standing) = (kept(LICENSE_MAP, LICENSE_KEY)?, kept(STANDING_MAP, STANDING_KEY)?);
+    let is_there = files.is_some() || standing.is_some();
+    let license = is_there.then(|| json!({ "license": files, "standing": standing }).to_string());
+    Ok(KeptByCluster { heads, license })
 }
 
 /// The annotation of a node with the head of its log.

@@ -294,6 +294,25 @@ fn the_head_that_the_cluster_keeps_shows_a_tail_that_the_nodes_own_head_does_not
     assert!(verdicts[1..].iter().all(|verdict| verdict.findings.is_good()), "{verdicts:?}");
 }
 
+#[test]
+fn a_licence_that_was_changed_in_an_export_is_told_with_who_sealed_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = written(folder.path(), 1);
+    let (_, _, key) = log.read().unwrap();
+    let title = export::title("w1", 99, Content::License, None);
+    let mut file = export::of_log(&log, "w1", 99).unwrap();
+    file.extend(export::seal(&key, title, br#"{"license":null,"standing":"nodes: 3"}"#));
+    let told = |file: &[u8]| {
+        let verdicts = export::verify(file, &keys_of(&log, "w1"), &mut |_, _| {}).unwrap();
+        let bad = verdicts.iter().filter(|verdict| !verdict.findings.is_good());
+        bad.map(|verdict| (verdict.node.clone(), words(&verdict.findings))).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&file), []);
+    let place = file.windows(8).position(|part| part == b"nodes: 3").unwrap();
+    file[place + 7] = b'2';
+    assert_eq!(told(&file), [("w1 (licence)".to_owned(), vec!["bad-seal"])]);
+}
+
 fn written_on(log: &Log, deeds: std::ops::Range<u64>) -> Head {
     let write = |number| log.append(&deed(number), &Who::part("heal"), &moment(number)).unwrap();
     let heads: Vec<Head> = deeds.map(write).collect();

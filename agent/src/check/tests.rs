@@ -43,7 +43,7 @@ fn good_facts() -> Facts {
         }]),
         default_routes: Known::Known(Vec::new()),
         has_resolv_conf: Known::Known(true),
-        has_nvidia_gpu: Known::Known(false),
+        nvidia_gpus: Known::Known(0),
         listening: Known::Known(BTreeSet::from(["22/tcp".to_owned()])),
         modules: Known::Known(BTreeSet::from(["overlay".to_owned()])),
         sysctls: Known::Known(BTreeMap::new()),

@@ -170,7 +170,7 @@ pub struct Facts {
     /// Links with a default route (IPv4).
     pub default_routes: Known<Vec<String>>,
     /// There is an `/etc/resolv.conf`, which the kubelet reads for every pod.
-    #[serde(default = "not_looked")]
+    #[serde(default = "not_looked::<bool>")]
     pub has_resolv_conf: Known<bool>,
     /// TCP and UDP ports something listens on (`6443/tcp`).
     pub listening: Known<BTreeSet<String>>,
@@ -182,9 +182,9 @@ pub struct Facts {
     pub packages: Known<BTreeMap<String, String>>,
     /// Foreign container or Kubernetes software that is not ours by receipt.
     pub foreign: Known<Vec<Foreign>>,
-    /// There is a GPU of NVIDIA's on the PCI bus, whoever holds it.
-    #[serde(default = "not_looked")]
-    pub has_nvidia_gpu: Known<bool>,
+    /// GPUs of NVIDIA's on the PCI bus, whoever holds them.
+    #[serde(default = "not_looked::<u32>")]
+    pub nvidia_gpus: Known<u32>,
     /// Programs found on PATH out of those kdc cares about (`iptables`, `conntrack`).
     pub programs: BTreeMap<String, String>,
     /// Wall clock as milliseconds since the epoch, at the moment of the answer.
@@ -197,8 +197,16 @@ pub struct Facts {
     pub ownership: Ownership,
 }
 
+impl Facts {
+    /// There is a GPU of NVIDIA's, as far as is known.
+    #[must_use]
+    pub fn has_nvidia_gpu(&self) -> bool {
+        self.nvidia_gpus.value().is_some_and(|gpus| *gpus > 0)
+    }
+}
+
 /// What an agent of before this fact says of it.
-fn not_looked() -> Known<bool> {
+fn not_looked<T>() -> Known<T> {
     Known::Unknown("the agent is too old to look".to_owned())
 }
 
@@ -233,7 +241,7 @@ pub fn collect(look: &Look, ownership: Ownership, ours: &Ours) -> Facts {
         sysctls: kernel::probe_sysctls(look),
         packages: software::probe_packages(look),
         foreign: software::probe_foreign(look, ours),
-        has_nvidia_gpu: Known::Known(crate::gpu::is_on_bus(look)),
+        nvidia_gpus: Known::Known(crate::gpu::on_bus(look)),
         programs: software::probe_programs(look),
         cap_sys_resource: system::probe_cap_sys_resource(look),
         conntrack_max_writable: system::probe_conntrack_max(look),

@@ -37,8 +37,8 @@ pub use sampler::{Sampler, Seen};
 pub use survey::{Settings, Surveyor};
 pub use verdict::{Verdict, judge};
 
-/// Does the PCI bus show a GPU of NVIDIA's? NVML is not asked.
+/// How many GPUs of NVIDIA's the PCI bus shows. NVML is not asked.
 #[must_use]
-pub fn is_on_bus(look: &crate::facts::Look) -> bool {
-    pci::any(look)
+pub fn on_bus(look: &crate::facts::Look) -> u32 {
+    pci::count(look)
 }

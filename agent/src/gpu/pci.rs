@@ -80,11 +80,12 @@ pub(super) fn gpus(look: &Look) -> BTreeMap<String, OnBus> {
     names.filter(|name| is_gpu(look, name)).map(|name| (name.clone(), one(look, &name))).collect()
 }
 
-/// Is there one?
-pub(super) fn any(look: &Look) -> bool {
-    let Ok(entries) = fs_err::read_dir(look.path(DEVICES)) else { return false };
+/// How many there are.
+pub(super) fn count(look: &Look) -> u32 {
+    let Ok(entries) = fs_err::read_dir(look.path(DEVICES)) else { return 0 };
     let names = entries.take(MOST_DEVICES).flatten().map(|entry| entry.file_name());
-    names.filter_map(|name| name.into_string().ok()).any(|name| is_gpu(look, &name))
+    let gpus = names.filter_map(|name| name.into_string().ok()).filter(|name| is_gpu(look, name));
+    u32::try_from(gpus.count()).unwrap_or(u32::MAX)
 }
 
 fn is_gpu(look: &Look, name: &str) -> bool {

@@ -5,7 +5,11 @@ use kdc_bundles::index::Digest;
 
 use super::{Session, control, lock, prune};
 use crate::{
-    audit::{AuditError, Entry, Moment, Who, export, publish},
+    audit::{
+        AuditError, Entry, Moment, Who,
+        export::{self, Content},
+        publish::{self, KeptByCluster},
+    },
     wire::{AuditSections, Failure, Reply, ShownPlan},
 };
 
@@ -62,15 +66,21 @@ pub(super) fn read(session: &Session, node: &str, heads: bool) -> Result<Reply, 
     let (log, now) = (&session.places.audit, Moment::now());
     log.settle(&now)?;
     let section = export::of_log(log, node, now.at_unix_ms)?;
-    let kept = if heads { publish::kept_by_cluster(&session.host) } else { Ok(None) };
-    let (heads, unasked) = match kept {
-        Ok(Some(heads)) => {
-            let (_, _, key) = log.read()?;
-            let title = export::title(node, now.at_unix_ms, export::Content::Heads, None);
-            (Some(STANDARD.encode(export::seal(&key, title, heads.as_bytes()))), None)
-        }
-        Ok(None) => (None, None),
-        Err(why) => (None, Some(why)),
+    let kept =
+        if heads { publish::kept_by_cluster(&session.host) } else { Ok(KeptByCluster::default()) };
+    let (kept, unasked) = match kept {
+        Ok(kept) => (kept, None),
+        Err(why) => (KeptByCluster::default(), Some(why)),
     };
-    Ok(Reply::Audit(AuditSections { log: STANDARD.encode(section), heads, unasked }))
+    let sealed = |content, text: String| {
+        let (_, _, key) = log.read()?;
+        let title = export::title(node, now.at_unix_ms, content, None);
+        Ok::<_, AuditError>(STANDARD.encode(export::seal(&key, title, text.as_bytes())))
+    };
+    Ok(Reply::Audit(AuditSections {
+        log: STANDARD.encode(section),
+        heads: kept.heads.map(|heads| sealed(Content::Heads, heads)).transpose()?,
+        license: kept.license.map(|license| sealed(Content::License, license)).transpose()?,
+        unasked,
+    }))
 }

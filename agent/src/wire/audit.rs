@@ -28,6 +28,9 @@ pub struct AuditSections {
     /// The heads that the cluster keeps, as another section; only from a control plane.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heads: Option<String>,
+    /// The licence, and how the cluster stands with it, as another section; only from a control plane.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
     /// Why the cluster could not be asked for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unasked: Option<String>,

@@ -42,6 +42,8 @@ pub(super) struct FakeNode {
     pub(super) fails: RefCell<Option<(String, u32)>>,
     /// Calls after which the connection breaks, and opens that then fail.
     pub(super) cut: Cell<Option<(u32, u32)>>,
+    /// To be asked for its runs ends the session so often.
+    pub(super) dies_of_runs: Cell<u32>,
     /// Pieces of the store.
     pub(super) store: RefCell<BTreeSet<(Digest, u32)>>,
     /// How many pieces blobs have; one where nothing is said.
@@ -89,6 +91,7 @@ impl FakeNode {
             name: name.to_owned(),
             fails: RefCell::default(),
             cut: Cell::default(),
+            dies_of_runs: Cell::default(),
             store: RefCell::default(),
             pieces: RefCell::default(),
             sent: RefCell::default(),
@@ -436,6 +439,12 @@ impl FakeHand {
 impl Hand for FakeHand {
     async fn request(&self, body: RequestBody, _: OnEvent<'_>) -> Result<Reply, SshError> {
         self.travel().await?;
+        let deadly = self.node.dies_of_runs.get();
+        if deadly > 0 && matches!(body, RequestBody::Runs) {
+            self.node.dies_of_runs.set(deadly - 1);
+            self.dead.set(true);
+            return Err(self.node.lost());
+        }
         self.node.work();
         let answer = self.node.answer(self.session, body);
         // The answer's way back: an installer killed here has been heard and does not know it.

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use kdc_agent::wire::{Event, Reply, RequestBody};
+use kdc_agent::wire::{Reply, RequestBody};
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{Door, Hand, wrong_answer};
@@ -21,6 +21,12 @@ pub const PATIENCE: Duration = Duration::from_secs(600);
 
 /// First and longest pause between two tries to open again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
+/// So many sessions in a row that were lost while one thing was asked: then it is the request, not the network.
+pub(super) const LOSSES: u32 = 8;
+
+/// A session that was lost after this long was not lost of what was asked.
+const LASTED: Duration = Duration::from_secs(30);
 
 /// One node, its door, and its hand while there is one.
 pub struct Link<'a, D: Door> {
@@ -137,31 +143,31 @@ impl<'a, D: Door> Link<'a, D> {
         }
     }
 
-    /// Ask, opening again and asking again when the network cuts in: every request can be repeated.
+    /// Ask, opening again and asking again when the network cuts in: every request can be repeated. One that ends every
+    /// session as soon as it is asked is given up after [`LOSSES`] of them.
     ///
     /// # Errors
-    /// The agent's own failure, or the node stayed away for longer than [`PATIENCE`].
+    /// The agent's own failure, the node stayed away for longer than [`PATIENCE`], or no session outlives the request.
     pub async fn ask(&self, body: RequestBody) -> Result<Reply, SshError> {
-        self.ask_watched(body, &mut |_| {}).await
-    }
-
-    /// As [`Link::ask`], seeing the events on the way.
-    ///
-    /// # Errors
-    /// As [`Link::ask`].
-    pub async fn ask_watched(
-        &self,
-        body: RequestBody,
-        on_event: &mut (dyn FnMut(Event) + Send),
-    ) -> Result<Reply, SshError> {
-        let give_up = Instant::now() + PATIENCE;
+        let (mut losses, mut pause) = (0, PAUSES.0);
         loop {
             let hand = self.hand().await?;
-            match hand.request(body.clone(), on_event).await {
-                Err(error) if error.is_link() && Instant::now() < give_up => {
-                    self.drop_hand(&hand, &error).await;
-                }
+            let asked = Instant::now();
+            let error = match hand.request(body.clone(), &mut |_| {}).await {
+                Err(error) if error.is_link() => error,
                 answer => return answer,
+            };
+            self.drop_hand(&hand, &error).await;
+            if asked.elapsed() > LASTED {
+                (losses, pause) = (0, PAUSES.0);
+            }
+            losses += 1;
+            if losses == LOSSES {
+                return Err(error);
+            }
+            if losses > 1 {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSES.1);
             }
         }
     }

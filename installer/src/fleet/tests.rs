@@ -13,7 +13,7 @@ use std::{
 
 use kdc_agent::{
     step::{Content, ImageSource, NodePlan, PlannedStep, Step},
-    wire::Outcome,
+    wire::{Outcome, RequestBody},
 };
 use kdc_bundles::index::{Blob, Digest, INDEX_VERSION, Index};
 use kdc_profiles::profile::Acceptance;
@@ -23,7 +23,7 @@ use super::{
     conduct::{NodeEnd, NodeResult},
     fake::{FakeDoor, FakeNode},
     install::{Installed, Job, Stopped, install},
-    link::Link,
+    link::{LOSSES, Link},
     prove::Promise,
     take_back::take_back,
 };
@@ -410,6 +410,26 @@ async fn a_node_that_stays_away_fails_alone_with_its_own_error() {
     let results = ran(site.install(&Silent).await);
     assert!(matches!(&results[1].end, NodeEnd::Lost(error) if error.is_link()), "{results:?}");
     assert!(results[2].end.is_installed(), "{results:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_ends_every_session_is_given_up_and_one_that_ended_some_is_not() {
+    for (deadly, is_answered) in [(LOSSES - 1, true), (u32::MAX, false)] {
+        let node = FakeNode::new("w1");
+        node.dies_of_runs.set(deadly);
+        let link = Link::new(FakeDoor(Rc::clone(&node)), &Silent);
+        let begun = tokio::time::Instant::now();
+        let answer = link.ask(RequestBody::Runs).await;
+        assert_eq!(answer.is_ok(), is_answered, "{answer:?}");
+        assert!(answer.err().is_none_or(|error| error.is_link()));
+        assert_eq!(deadly - node.dies_of_runs.get(), LOSSES - u32::from(is_answered));
+        // With pauses that grow: a node that starts again is not asked as fast as it refuses.
+        let waited = begun.elapsed().as_secs();
+        assert!((10..60).contains(&waited), "{waited} s");
+        assert!(
+            matches!(link.ask(RequestBody::MintJoin { ttl_secs: 1 }).await, Err(error) if !error.is_link())
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use kdc_agent::{
-    facts::{Facts, Known},
+    facts::Facts,
     license::{
         Decision, Enrolled, Feature, Standing, Timestamp,
         entitlement::{Candidate, STILL_WORKS},
@@ -116,10 +116,9 @@ impl Asked {
     }
 }
 
-/// As far as facts tell: one where there is any.
+/// As far as facts tell.
 fn gpus(facts: Option<&Facts>) -> u32 {
-    let has = facts.is_some_and(|facts| facts.has_nvidia_gpu == Known::Known(true));
-    u32::from(has)
+    facts.and_then(|facts| facts.nvidia_gpus.value().copied()).unwrap_or(0)
 }
 
 /// The licence's word on a plan.
@@ -195,7 +194,7 @@ impl Entitled {
 #[cfg(test)]
 mod tests {
     use kdc_agent::{
-        facts::Ownership,
+        facts::{Known, Ownership},
         license::{
             Inputs, LicenseKeys, Trial,
             clock::Reading,
@@ -343,6 +342,22 @@ mod tests {
         }
         let asked = Asked::of(&cluster, &profile, &facts, now());
         assert_eq!(asked.candidates.len(), cluster.nodes.len());
+    }
+
+    #[test]
+    fn every_gpu_of_a_new_node_counts() {
+        let cluster = samples::cluster();
+        let mut facts = samples::facts(&cluster);
+        let first = &cluster.nodes[0].name;
+        facts.get_mut(first).unwrap().nvidia_gpus = Known::Known(8);
+        let profile = kdc_profiles::profile::shipped("cluster").unwrap();
+        let asked = Asked::of(&cluster, &profile, &facts, now());
+        for (max, refused) in [(8, false), (7, true)] {
+            let license = License { max_gpus: Some(max), ..license(50) };
+            let refusals = asked.judge(standing(Some(license), &[], 0)).refusals();
+            assert_eq!(!refusals.is_empty(), refused, "{max}: {refusals:?}");
+            assert!(refusals.iter().all(|why| why.contains("GPU")), "{refusals:?}");
+        }
     }
 
     #[test]

@@ -98,7 +98,7 @@ fn except(gpu: &Gpu) -> Vec<String> {
 
 /// Once the node is in the cluster: the unit that watches its GPUs, where it has some, or where the cluster file means it to.
 pub(super) fn watch_steps(gpu: Option<&Gpu>, facts: &Facts) -> Vec<(&'static str, Step)> {
-    if gpu.is_none() && facts.has_nvidia_gpu.value() != Some(&true) {
+    if gpu.is_none() && !facts.has_nvidia_gpu() {
         return Vec::new();
     }
     let unit = watch::UNIT_NAME.to_owned();
@@ -162,13 +162,13 @@ mod tests {
         let mut facts = crate::plan::samples::facts_of("w1", "10.0.0.11".parse().unwrap());
         let hami = Gpu::of(GpuMode::Hami);
         let wanted = ["gpu-watch-unit", "gpu-watch-state"];
-        for (has, gpu, steps) in [
-            (Known::Known(false), None, &[][..]),
+        for (gpus, gpu, steps) in [
+            (Known::Known(0), None, &[][..]),
             (Known::Unknown("no /sys".to_owned()), None, &[]),
-            (Known::Known(true), None, &wanted),
-            (Known::Known(false), Some(&hami), &wanted),
+            (Known::Known(2), None, &wanted),
+            (Known::Known(0), Some(&hami), &wanted),
         ] {
-            facts.has_nvidia_gpu = has;
+            facts.nvidia_gpus = gpus;
             assert_eq!(names(watch_steps(gpu, &facts)), steps);
         }
     }

@@ -313,7 +313,7 @@ fn facts_digest(facts: &Facts) -> Result<Digest, PlanError> {
         facts.conntrack_max_writable.value() == Some(&false),
     );
     // Said only where there is one, so that a plan from before this was asked fits its nodes still.
-    let gpu = (facts.has_nvidia_gpu.value() == Some(&true)).then_some("nvidia gpu");
+    let gpu = facts.has_nvidia_gpu().then_some("nvidia gpu");
     let json = match gpu {
         Some(gpu) => serde_json::to_vec(&(told, gpu)),
         None => serde_json::to_vec(&told),

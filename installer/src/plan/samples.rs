@@ -187,7 +187,7 @@ pub(crate) fn facts_of(name: &str, address: std::net::IpAddr) -> Facts {
         }]),
         default_routes: Known::Known(Vec::new()),
         has_resolv_conf: Known::Known(true),
-        has_nvidia_gpu: Known::Known(false),
+        nvidia_gpus: Known::Known(0),
         listening: Known::Known(BTreeSet::new()),
         modules: Known::Known(BTreeSet::new()),
         sysctls: Known::Known(BTreeMap::new()),

@@ -1,7 +1,8 @@
 //! What the leader knows of the time besides its own clock.
 //!
-//! Other nodes' kubelets write heartbeats with their own clocks. Of those the lower median counts, and only of two or
-//! more: a single node that lies, or whose battery died, neither raises the floor nor confirms a jump.
+//! Other nodes' kubelets write heartbeats with their own clocks, and every node tells when its audit log was written last.
+//! Of those the lower median counts, and only of two or more: a single node that lies, or whose battery died, neither
+//! raises the floor nor confirms a jump.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -44,13 +45,23 @@ fn moment(time: SystemTime) -> Timestamp {
 
 /// What other nodes' heartbeats say.
 #[must_use]
-pub fn of_others(mut beats: Vec<Timestamp>) -> Option<(Anchor, Timestamp)> {
-    if beats.len() < 2 {
+pub fn of_others(beats: Vec<Timestamp>) -> Option<(Anchor, Timestamp)> {
+    agreed(beats).map(|at| (Anchor::ApiServer, at))
+}
+
+/// When the nodes' audit logs were written last, by their heads: also of nodes that are silent now.
+#[must_use]
+pub fn of_audit_logs(written: Vec<Timestamp>) -> Option<(Anchor, Timestamp)> {
+    agreed(written).map(|at| (Anchor::Audit, at))
+}
+
+/// The lower median of two or more.
+fn agreed(mut moments: Vec<Timestamp>) -> Option<Timestamp> {
+    if moments.len() < 2 {
         return None;
     }
-    beats.sort_unstable();
-    let middle = (beats.len() - 1) / 2;
-    beats.get(middle).map(|at| (Anchor::ApiServer, *at))
+    moments.sort_unstable();
+    moments.get((moments.len() - 1) / 2).copied()
 }
 
 /// What the kernel of this machine said a short while ago, as its agent published it.
@@ -78,7 +89,8 @@ mod tests {
             (vec![at(900_000_000), at(5), at(6)], at(6)),
             (vec![at(-900_000_000), at(5), at(6), at(7)], at(5)),
         ] {
-            assert_eq!(of_others(beats), Some((Anchor::ApiServer, wanted)));
+            assert_eq!(of_others(beats.clone()), Some((Anchor::ApiServer, wanted)));
+            assert_eq!(of_audit_logs(beats), Some((Anchor::Audit, wanted)));
         }
     }
 
@@ -105,6 +117,21 @@ mod tests {
         let (reading, record) = judge(&record, &jumped);
         assert!(matches!(reading.doubt, Some(Doubt::Ahead { .. })), "{reading:?}");
         assert!(record.floor < at(86_400));
+    }
+
+    #[test]
+    fn a_cluster_whose_clocks_are_set_back_knows_when_its_logs_were_written() {
+        let hour = 3600;
+        let set_back = Look {
+            wall: at(-6 * hour),
+            boottime: 60,
+            boot_id: "b".to_owned(),
+            anchors: of_audit_logs(vec![at(20 * hour), at(21 * hour)]).into_iter().collect(),
+        };
+        let record = ClockRecord { floor: at(0), ..ClockRecord::default() };
+        let (reading, record) = judge(&record, &set_back);
+        let Some(Doubt::Behind { because, .. }) = reading.doubt else { panic!("{reading:?}") };
+        assert_eq!((because.as_str(), record.floor), ("the audit log was written", at(20 * hour)));
     }
 
     #[test]

@@ -6,11 +6,12 @@ use kdc_profiles::cluster::Role;
 
 use super::{
     CLOCK_ANNOTATION, FINGERPRINT_ANNOTATION,
-    clock::{of_others, of_time_servers},
+    clock::{of_audit_logs, of_others, of_time_servers},
     kept::{Kept, Read},
     record::{NodeRecord, Record},
 };
 use crate::{
+    audit::{Head, heads::MAX_HEAD_BYTES, publish::HEAD_ANNOTATION},
     control::node::NodeSeen,
     license::{
         Enrolled, Fingerprint, Inputs, LicenseKeys, Standing, State, Timestamp, Trial,
@@ -129,6 +130,12 @@ fn with_anchors(known: &Known<'_>, read: &Read) -> Look {
     let others = known.nodes.values().filter(|node| node.name != known.me && node.member.ready);
     let beats = others.filter_map(|node| Timestamp::parse(&node.member.beat)).collect();
     look.anchors.extend(of_others(beats));
+    let heads = known.nodes.values().filter_map(|node| node.annotations.get(HEAD_ANNOTATION));
+    // Whoever has a node may sign what he likes: what many say alike is believed, and no signature costs time here.
+    let heads = heads.filter(|head| head.len() <= MAX_HEAD_BYTES);
+    let heads = heads.filter_map(|head| serde_json::from_str::<Head>(head).ok());
+    let written = heads.filter_map(|head| i64::try_from(head.at / 1000).ok());
+    look.anchors.extend(of_audit_logs(written.map(Timestamp::from_unix).collect()));
     let mine = known.nodes.get(known.me);
     let kept = mine.and_then(|node| node.annotations.get(CLOCK_ANNOTATION)).map(String::as_str);
     look.anchors.extend(of_time_servers(kept, look.wall));

@@ -87,7 +87,7 @@ fn assemble<'n>(
         Gathered { file: Vec::new(), keys: Vec::new(), without: Vec::new(), unasked: None };
     let mut has_heads = false;
     for (node, sections) in answers {
-        let Some(AuditSections { log, heads, unasked }) = sections else {
+        let Some(AuditSections { log, heads, license, unasked }) = sections else {
             gathered.without.push(node.to_owned());
             continue;
         };
@@ -97,7 +97,7 @@ fn assemble<'n>(
         };
         has_heads |= heads.is_some();
         gathered.unasked = gathered.unasked.or(unasked);
-        for (is_log, text) in [(true, Some(log)), (false, heads)] {
+        for (is_log, text) in [(true, Some(log)), (false, heads), (false, license)] {
             let Some(text) = text else { continue };
             let bytes = STANDARD.decode(text).map_err(|error| wrong(error.to_string()))?;
             let parsed = export::parse(&bytes).map_err(|error| wrong(error.to_string()))?;
@@ -140,13 +140,13 @@ mod tests {
         let moment = Moment { at_unix_ms: 1, boot: String::new() };
         log.append(&Entry::KubeconfigRead {}, &Who::part("serve"), &moment).unwrap();
         let section = STANDARD.encode(export::of_log(&log, "cp1", 1).unwrap());
-        let sections = AuditSections { log: section, heads: None, unasked: None };
+        let sections = AuditSections { log: section, heads: None, license: None, unasked: None };
         let both = [("cp1", Some(sections)), ("w1", None)];
         let gathered = assemble(both.into_iter(), true).ok().unwrap();
         assert_eq!((gathered.keys.len(), &*gathered.keys[0].node), (1, "cp1"));
         assert_eq!(gathered.without, ["w1"]);
         assert!(gathered.unasked.unwrap().contains("keeps none yet"));
-        let nonsense = AuditSections { log: "x".into(), heads: None, unasked: None };
+        let nonsense = AuditSections { log: "x".into(), heads: None, license: None, unasked: None };
         let error = assemble([("w1", Some(nonsense))].into_iter(), true).err().unwrap();
         assert_eq!(error.code(), "KDC-036");
     }
